@@ -103,18 +103,20 @@ def palette(rng: np.random.Generator, objects: int) -> tuple[Color, list[Color]]
     floor = (r, g, b)
     pure = rng.random() < 0.5
     colors: list[Color] = []
+    ease = 1.0  # a crowded palette may have no colour left that is far from all: ask for less at every failure
     while len(colors) < objects:
         hue = float(rng.integers(3)) / 3 if pure and len(colors) < 3 else float(rng.random())
         value = uniform(rng, 0.8, 1.0) if pure or base < 0.5 else uniform(rng, 0.45, 1.0)
         color = colorsys.hsv_to_rgb(hue, 1.0 if pure else uniform(rng, 0.6, 1.0), value)
-        if contrast(color, floor) > 0.45 and all(contrast(color, other) > 0.25 for other in colors):
+        if contrast(color, floor) > 0.45 * ease and all(contrast(color, other) > 0.25 * ease for other in colors):
             colors.append(color)
+        ease *= 0.99
     return floor, colors
 
 
 def wall_color(rng: np.random.Generator, floor: Color) -> Color:
     """Grey or tinted, and seen against the floor."""
-    while True:
+    while True:  # half of all greys at least stand out from any floor
         tint = 0.3 if rng.random() < 0.4 else 0.0
         r, g, b = np.clip(rng.random() + tint * rng.uniform(-1.0, 1.0, 3), 0.0, 1.0).tolist()
         if contrast((r, g, b), floor) > 0.3:

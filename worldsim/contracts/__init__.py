@@ -1,0 +1,1 @@
+"""Contracts that every part obeys: run them on your own parts."""

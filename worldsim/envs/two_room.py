@@ -1,8 +1,9 @@
 """TwoRoom as pure batched functions: a dot in two rooms that one door joins (after the Wall of DINO-WM, 2411.04983).
 
-Lengths are in pixels of an image 64 wide, x to the right and y down; an image of another size shows the same world larger or
-smaller. The outer wall is 3 px thick, the wall between the rooms 4 px. One environment step is 0.1 s and moves the dot by 2 px
-times its action. For collisions the dot is its bounding box, so that the places of its centre are two rectangles and a passage.
+Lengths are in pixels of an image 64 wide, x to the right and y down; an image of another size shows the same world
+larger or smaller. The outer wall is 3 px thick, the wall between the rooms 4 px. One environment step is 0.1 s and
+moves the dot by 2 px times its action. For collisions the dot is its bounding box, so that the places of its centre are
+two rectangles and a passage.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Layout:
     @property
     def passage(self) -> tuple[Array, Array, Array, Array]:
         """Left, right, top and bottom [B] of where the centre may be inside the wall."""
-        half, play = np.float32(WALL_HALF) + self.radius, self.door_half - self.radius
+        half: Array = np.float32(WALL_HALF) + self.radius
+        play: Array = self.door_half - self.radius
         return self.wall_x - half, self.wall_x + half, self.door_y - play, self.door_y + play
 
 
@@ -70,7 +72,7 @@ def unpack(state: Array) -> tuple[Layout, Array]:
     """Layout and place xy [B, 2] of exact states [B, S]."""
     if state.ndim != 2 or state.shape[1] != len(STATE_NAMES):
         raise ValueError(
-            f"a TwoRoom state batch has shape [B, {len(STATE_NAMES)}] ({', '.join(STATE_NAMES)}), not {list(state.shape)}"
+            f"TwoRoom states have shape [B, {len(STATE_NAMES)}] ({', '.join(STATE_NAMES)}), not {list(state.shape)}"
         )
     s = state.astype(np.float32, copy=False)
     return Layout(s[:, 2], s[:, 3], s[:, 4], s[:, 5], s[:, 6:9], s[:, 9:12], s[:, 12:15]), s[:, :2]
@@ -173,4 +175,4 @@ def _wall_coverage(layout: Layout, size: int, scale: np.float32) -> Array:
     middle = cover((layout.wall_x - np.float32(WALL_HALF)) * scale, (layout.wall_x + np.float32(WALL_HALF)) * scale)
     door = cover((layout.door_y - layout.door_half) * scale, (layout.door_y + layout.door_half) * scale)
     free = 1 - (1 - door)[:, :, None] * middle[:, None, :]
-    return 1 - room[:, :, None] * room[:, None, :] * free
+    return (1 - room[:, :, None] * room[:, None, :] * free).astype(np.float32, copy=False)

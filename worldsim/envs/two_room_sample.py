@@ -48,7 +48,7 @@ def check_factors(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def layouts(n: int, rng: np.random.Generator, variation: Iterable[str] = ()) -> Layout:
-    """n rooms whose door, and the factors named in `variation`, are drawn uniformly; the others have their usual value."""
+    """n rooms whose door and the factors named in `variation` are drawn uniformly; the others are as usual."""
     varied = {*ALWAYS, *check_factors(variation)}
 
     def draw(name: str) -> Array:
@@ -57,8 +57,7 @@ def layouts(n: int, rng: np.random.Generator, variation: Iterable[str] = ()) -> 
         values = rng.uniform(low, high, size=(n, len(low))).astype(np.float32)
         return values if len(low) > 1 else values[:, 0]
 
-    scalars = (draw(name) for name in ("wall_x", "door_y", "door_half", "radius"))
-    return Layout(*scalars, draw("agent_color"), draw("floor_color"), draw("wall_color"))
+    return Layout(**{name: draw(name) for name in FACTORS})
 
 
 def side(layout: Layout, xy: Array) -> NDArray[np.int64]:
@@ -92,7 +91,7 @@ def check_free(layout: Layout, xy: Array, name: str) -> Array:
         i = bad[0]
         low, high, (left, right, top, bottom) = layout.low[i], layout.high[i], (float(e[i]) for e in layout.passage)
         raise ValueError(
-            f"{name} ({xy[i, 0]:.2f}, {xy[i, 1]:.2f}) lies in a wall: x and y must be in [{low:.2f}, {high:.2f}], and x "
-            f"in ({left:.2f}, {right:.2f}) needs y in [{top:.2f}, {bottom:.2f}] (the door)"
+            f"{name} ({xy[i, 0]:.2f}, {xy[i, 1]:.2f}) lies in a wall: x and y must be in [{low:.2f}, {high:.2f}], and "
+            f"x in ({left:.2f}, {right:.2f}) needs y in [{top:.2f}, {bottom:.2f}] (the door)"
         )
     return xy

@@ -131,7 +131,7 @@ def maze(rng: np.random.Generator) -> Scene:
         mine, other = group[column, row], group[column + turned, row + 1 - turned]
         if mine != other:
             group = {cell: mine if root == other else root for cell, root in group.items()}
-        elif rng.random() < 0.8:
+        elif len(walls) < 5 or rng.random() < 0.7:  # five are on two lines at least: never two rooms and a door
             along, level = (row, column) if turned else (column, row)
             wall = (border + (along + 0.5) * pitch, border + (level + 1) * pitch, pitch / 2 + half, half)
             walls += _turned([wall]) if turned else [wall]
@@ -169,7 +169,7 @@ def hidden(rng: np.random.Generator) -> Scene:
     agents = [(uniform(rng, 2.0, 3.5), gait(rng)) for _ in range(count)]
     color = wall_color(rng, floor)
     screens = [
-        Sprite("box", color, uniform(rng, 4.0, 8.0), uniform(rng, 6.0, 16.0)) for _ in range(int(rng.integers(1, 3)))
+        Sprite("box", color, uniform(rng, 4.0, 8.0), uniform(rng, 5.0, 10.0)) for _ in range(int(rng.integers(1, 3)))
     ]
     still = [(uniform(rng, 14.0, 50.0), uniform(rng, 18.0, 46.0), 0.0) for _ in screens]
     dots = [Sprite("circle", colors[i], agents[i][0]) for i in range(count)]

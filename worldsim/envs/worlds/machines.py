@@ -33,7 +33,7 @@ def billiard(rng: np.random.Generator) -> Scene:
     count = int(rng.integers(1, 5))
     floor, colors = palette(rng, count)
     radii = [uniform(rng, 2.0, 7.0) for _ in range(count)]
-    velocity = [_velocity(rng, 0.4, 2.0) for _ in range(count)]
+    velocity = [_velocity(rng, 0.4, 1.6) for _ in range(count)]
     position = [list(spot) for spot in spread(rng, radii, 0.0, SIZE)]
 
     def poses() -> Iterator[list[Pose]]:
@@ -113,7 +113,7 @@ def arm(rng: np.random.Generator) -> Scene:
     floor, colors = palette(rng, 3)
     first, second, thick = uniform(rng, 9.0, 15.0), uniform(rng, 8.0, 14.0), uniform(rng, 1.2, 2.2)
     base = SIZE / 2 + uniform(rng, -3.0, 3.0), SIZE / 2 + uniform(rng, -3.0, 3.0)
-    fast = uniform(rng, 0.8, 2.5) / (first + 2 * second)
+    fast = uniform(rng, 0.8, 2.5) / math.hypot(first + second, second)
     way = Gait(1.0, (5, 30), uniform(rng, 0.0, 0.2), 0, uniform(rng, 0.0, 0.7))
 
     def poses() -> Iterator[list[Pose]]:
@@ -156,7 +156,7 @@ def orbit(rng: np.random.Generator) -> Scene:
     count = int(rng.integers(1, 4))
     floor, colors = palette(rng, count + 1)
     star = Sprite("circle", colors[-1], uniform(rng, 2.5, 4.5))
-    radii, strong = [uniform(rng, 1.8, 3.2) for _ in range(count)], uniform(rng, 4.0, 16.0)
+    radii, strong = [uniform(rng, 1.8, 3.2) for _ in range(count)], uniform(rng, 6.0, 36.0)
     rings = [12.0, 18.0, 24.0][:count]
 
     def poses() -> Iterator[list[Pose]]:

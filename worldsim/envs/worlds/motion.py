@@ -48,12 +48,12 @@ class Gait:
     inertia: float
 
 
-def gait(rng: np.random.Generator, fastest: float = 2.5) -> Gait:
+def gait(rng: np.random.Generator, fastest: float = 2.8) -> Gait:
     """A random way of wandering, at most `fastest` pixels a step."""
     hold = ((1, 6), (5, 15), (5, 30), (15, 30))[int(rng.integers(4))]
     directions = (0, 0, 0, 4, 8)[int(rng.integers(5))]
     inertia = uniform(rng, 0.3, 0.8) if rng.random() < 0.25 else 0.0
-    return Gait(uniform(rng, 0.5, fastest), hold, uniform(rng, 0.0, 0.25), directions, inertia)
+    return Gait(uniform(rng, 0.7, fastest), hold, uniform(rng, 0.0, 0.25), directions, inertia)
 
 
 def wander(rng: np.random.Generator, way: Gait) -> Iterator[tuple[float, float]]:
@@ -64,7 +64,7 @@ def wander(rng: np.random.Generator, way: Gait) -> Iterator[tuple[float, float]]
         angle = heading(rng)
         if way.directions:
             angle = round(angle / (2 * math.pi) * way.directions) * 2 * math.pi / way.directions
-        speed = way.speed * uniform(rng, 0.4, 1.0)
+        speed = way.speed * uniform(rng, 0.5, 1.0)
         if rng.random() < way.rest and not first:
             speed = 0.0
         first = False

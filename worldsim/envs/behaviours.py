@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.envs.two_room import SUCCESS, Array, unpack
+from worldsim.envs.two_room import SPEED, SUCCESS, Array, unpack
 from worldsim.envs.two_room_route import oracle_action
 from worldsim.envs.two_room_sample import goals
 
@@ -32,20 +32,21 @@ class Behaviour(Generic[Memory]):
 class Walk:
     """What a walker in TwoRoom remembers."""
 
-    drift: Array  # [B, 2], the velocity that is held
+    drift: Array  # [B, 2], the action that is held
+    last: Array  # [B, 2], where it was a step ago
     wobble: Array  # [B, 2], the Ornstein-Uhlenbeck part of the action
     goal: Array  # [B, 2], where the oracle goes
     guided: Bools  # [B], whether the oracle leads
 
 
-CHANGE = 1 / 12  # the chance that a held velocity changes at a step
+CHANGE = 1 / 16  # the chance that a held action changes at a step, besides when a wall stops it
 SWITCH = 1 / 20  # the chance that a mixed walker changes between drifting and the oracle
 RELAX, NOISE = 0.2, 0.15  # the Ornstein-Uhlenbeck part: 1 / its correlation time, and its noise a step
 
 
 def _drift(n: int, rng: np.random.Generator) -> Array:
-    """Velocities [n, 2] of a random direction and speed."""
-    angle, speed = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.3, 1.2, n)
+    """Actions [n, 2] of a random direction and strength."""
+    angle, speed = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.4, 1.4, n)
     return (speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)
 
 
@@ -55,7 +56,9 @@ def _start(guided: float) -> Callable[[Array, np.random.Generator], Walk]:
     def start(state: Array, rng: np.random.Generator) -> Walk:
         n, (layout, xy) = len(state), unpack(state)
         lead = rng.uniform(size=n) < guided
-        return Walk(_drift(n, rng), np.zeros((n, 2), np.float32), goals(layout, xy, rng), lead)
+        return Walk(
+            _drift(n, rng), np.full_like(xy, np.inf), np.zeros((n, 2), np.float32), goals(layout, xy, rng), lead
+        )
 
     return start
 
@@ -68,11 +71,13 @@ def _act(switch: float, noise: float) -> Callable[[Walk, Array, np.random.Genera
         guided = memory.guided ^ (rng.uniform(size=n) < switch)
         reached = np.linalg.norm(memory.goal - xy, axis=1) <= SUCCESS / 2
         goal = np.where(reached[:, None], goals(layout, xy, rng), memory.goal)
-        drift = np.where(rng.uniform(size=(n, 1)) < CHANGE, _drift(n, rng), memory.drift)
+        asked = SPEED * np.linalg.norm(np.clip(memory.drift, -1, 1), axis=1)
+        stopped = np.linalg.norm(xy - memory.last, axis=1) < asked / 3
+        drift = np.where((stopped | (rng.uniform(size=n) < CHANGE))[:, None], _drift(n, rng), memory.drift)
         wobble = ((1 - RELAX) * memory.wobble + noise * rng.standard_normal((n, 2))).astype(np.float32)
         led = np.where(guided[:, None], oracle_action(layout, xy, goal), drift)
         action = np.clip(led + wobble, -1, 1).astype(np.float32)
-        return replace(memory, drift=drift, wobble=wobble, goal=goal, guided=guided), action
+        return Walk(drift, xy.copy(), wobble, goal, guided), action
 
     return act
 

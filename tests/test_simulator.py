@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from worldsim import envs, tree
+from worldsim.contracts.world_model import check_world_model
 from worldsim.models.simulator import Config, Simulator
 from worldsim.protocols import Obs
 
@@ -91,3 +92,11 @@ def test_greedy_search_with_the_geodesic_distance_passes_the_door() -> None:
             done |= torch.from_numpy(model.dynamics.euclidean(state.exact.numpy(), goal.numpy()) < 4.43)
         solved[distance] = done.float().mean().item()
     assert solved["geodesic"] > 0.9 > 0.7 > solved["euclidean"]
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "geodesic"])
+def test_the_simulator_obeys_the_contract_of_a_world_model(distance: str) -> None:
+    exact, generator = torch.from_numpy(envs.pairs(ID, "near", 3).start), torch.Generator().manual_seed(1)
+    future = torch.rand(3, 3, 5, 2, generator=generator) * 2 - 1
+    obs = Obs(None, exact[:, None], torch.zeros(3, 1))
+    check_world_model(simulator(distance=distance), obs, torch.zeros(3, 0, 5, 2), future, torch.arange(3))

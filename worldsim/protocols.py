@@ -192,6 +192,14 @@ class PredictorAdapter(Protocol):
     @property
     def trains_base(self) -> bool: ...
 
+    def trunk(self, base: FrozenPredictor) -> FrozenPredictor:
+        """The network that `inject` enters: the base, or (if `trains_base`) the trained copy of it."""
+        ...
+
+    def inject(self, action: Tensor) -> Inject:
+        """The hook under action [B, T, n, A]: frame t + 1 is conditioned on action t."""
+        ...
+
     def predict(self, base: FrozenPredictor, features: Tensor, times: Tensor, action: Tensor) -> Tensor:
         """As `FrozenPredictor.predict`, under action [B, T - 1, n, A] between the frames."""
         ...

@@ -22,7 +22,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from worldsim.jobs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from worldsim.protocols import Learner
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "tensorboard"

@@ -1,0 +1,140 @@
+"""Training the heads on frozen features, all in one run: pixels, state probe, temporal distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
+from worldsim.heads import pixels, state_probe, temporal_distance
+from worldsim.learners.schedule import cosine, decay_groups
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the heads are trained."""
+
+    steps: int = 2000
+    batch: int = 128
+    distance_batch: int = 256
+    lr: float = 1e-3
+    warmup: int = 50
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """The training frames: features of all, exact states of all, pictures of some."""
+
+    features: NDArray[np.float16]  # [M, N, D]
+    offsets: NDArray[np.int64]  # [E + 1], episode e being rows offsets[e] to offsets[e + 1]
+    state: NDArray[np.float32] | None  # [M, S]
+    shown: NDArray[np.int64]  # [P] rows of which there are pictures
+    video: NDArray[np.uint8]  # [P, Y, X, C]
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """Frames with pictures, with states, and pairs of frames."""
+
+    latent: Tensor  # [B, N, D]
+    frame: Tensor  # [B, C, Y, X] in [-1, 1]
+    probed: Tensor  # [B, N, D]
+    state: Tensor | None  # [B, S]
+    before: Tensor  # [P, N, D]
+    after: Tensor  # [P, N, D], `steps` later
+    steps: Tensor  # [P] model steps
+    start: Tensor  # [P, N, D]
+    goal: Tensor  # [P, N, D], of the same episode
+
+
+class Heads(nn.Module):
+    """The heads of a feature world model; what is None is not there."""
+
+    def __init__(
+        self,
+        pixels: pixels.Pixels | None,
+        probe: state_probe.StateProbe | None,
+        temporal: temporal_distance.TemporalDistance | None,
+    ) -> None:
+        super().__init__()
+        self.pixels, self.probe, self.temporal = pixels, probe, temporal
+
+
+class HeadsLearner:
+    """One AdamW for all heads; they share no weights, so none disturbs another."""
+
+    def __init__(self, config: Config, heads: Heads, table: FrameTable, actions_per_step: int) -> None:
+        self.config, self.heads, self.table, self.n = config, heads, table, actions_per_step
+        if heads.probe is not None and table.state is not None:
+            heads.probe.fit_scale(torch.from_numpy(table.state))
+        self.optimizer = torch.optim.AdamW(decay_groups(heads, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
+
+    def batch(self, step: int) -> HeadBatch:
+        """The frames of a step: a pure function of the step."""
+        config, table = self.config, self.table
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 11))))
+        shown = rng.integers(len(table.shown), size=config.batch)
+        frame = torch.from_numpy(table.video[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        rows = rng.integers(len(table.features), size=config.batch)
+        lengths = np.diff(table.offsets)
+        episode = rng.choice(len(lengths), size=config.distance_batch, p=lengths / lengths.sum())
+        gap = np.minimum(rng.integers(1, self.n + 1, config.distance_batch), lengths[episode] - 1)
+        first = table.offsets[episode]
+        before = first + np.floor(rng.random(config.distance_batch) * (lengths[episode] - gap)).astype(np.int64)
+        pair = first[:, None] + np.floor(rng.random((config.distance_batch, 2)) * lengths[episode][:, None]).astype(int)
+        return HeadBatch(
+            self._features(table.shown[shown]),
+            frame,
+            self._features(rows),
+            None if table.state is None else torch.from_numpy(table.state[rows]),
+            self._features(before),
+            self._features(before + gap),
+            torch.from_numpy(gap / self.n).float(),
+            self._features(pair[:, 0]),
+            self._features(pair[:, 1]),
+        )
+
+    def update(self, batch: HeadBatch, step: int) -> Mapping[str, float]:
+        """One optimiser step of every head."""
+        rate = self.config.lr * cosine(step, self.config.steps, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._losses(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack([value for name, value in losses.items() if name in ("pixels", "probe", "temporal")]).sum().backward()
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in losses.items()} | {"lr": rate}
+
+    def _losses(self, batch: HeadBatch) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        heads = self.heads
+        with torch.autocast(batch.latent.device.type, torch.bfloat16):
+            if heads.pixels is not None:
+                losses["pixels"] = pixels.loss(heads.pixels, batch.latent, batch.frame)
+            if heads.temporal is not None:
+                total, parts = temporal_distance.loss(
+                    heads.temporal, batch.before, batch.after, batch.steps, batch.start, batch.goal
+                )
+                losses |= {"temporal": total} | {f"temporal/{name}": value for name, value in parts.items()}
+        if heads.probe is not None and batch.state is not None:
+            losses["probe"] = state_probe.loss(heads.probe, batch.probed, batch.state)
+        return losses
+
+    def _features(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.table.features[rows].astype(np.float32))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of the heads and the optimiser's moments."""
+        return module_tensors(self.heads) | optimizer_tensors(self.optimizer)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state_dict`."""
+        load_module_tensors(self.heads, state)
+        load_optimizer_tensors(self.optimizer, state)

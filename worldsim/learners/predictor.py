@@ -1,0 +1,129 @@
+"""Training a latent predictor: action-free (pretraining), through an adapter (fine-tuning), or everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
+from worldsim.learners.schedule import cosine, decay_groups
+from worldsim.losses import smooth_l1
+from worldsim.models.feature import CachedPredictor
+from worldsim.protocols import PredictorAdapter
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a predictor or its adapter is trained."""
+
+    steps: int = 3000
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    loss: Literal["mse", "smooth_l1"] = "mse"
+    """Squared error predicts the mean. The paper's smooth L1 is nearly a median: small moving objects vanish under it."""
+    beta: float = 0.1
+    """Of smooth L1."""
+    rollout: float = 0.0
+    """Weight of the loss of predictions made from the model's own, over all frames of a clip from its first one on."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the matrix products; weights and optimiser stay in float32."""
+
+
+@dataclass(frozen=True)
+class FeatureClips:
+    """B clips of T frames."""
+
+    features: Tensor  # [B, T, N, D]
+    times: Tensor  # [B, T] seconds
+    action: Tensor | None  # [B, T - 1, n, A]
+
+
+class PredictorLearner:
+    """AdamW on the error of predicted features: teacher forcing, and if asked for the model's own rollouts."""
+
+    def __init__(
+        self,
+        config: Config,
+        base: CachedPredictor,
+        adapter: PredictorAdapter | None,
+        clips: Callable[[int], FeatureClips],
+    ) -> None:
+        """Trains `adapter` over the frozen `base`, or `base` itself where there is no adapter.
+
+        clips: the batch of a step, a pure function of the step.
+        """
+        trained = base if adapter is None else adapter
+        if not isinstance(trained, nn.Module):
+            raise TypeError(f"{type(trained).__name__} is no nn.Module, so it has nothing to train")
+        self.config, self.base, self.adapter, self.clips, self.trained = config, base, adapter, clips, trained
+        self.parameters = [p for p in trained.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(decay_groups(trained, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
+
+    def batch(self, step: int) -> FeatureClips:
+        """The clips of a step."""
+        return self.clips(step)
+
+    def update(self, batch: FeatureClips, step: int) -> Mapping[str, float]:
+        """One optimiser step."""
+        config = self.config
+        rate = config.lr * cosine(step, config.steps, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        low = config.precision == "bfloat16"
+        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=low):
+            teacher, own = self.predictions(batch)
+        losses = {"forced": self._error(teacher, batch.features[:, 1:])}
+        if own is not None:
+            losses["rollout"] = self._error(own, batch.features[:, 1:])
+        loss = losses["forced"] + config.rollout * losses.get("rollout", torch.zeros(()))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in losses.items()} | {
+            "loss": float(loss.detach()),
+            "grad_norm": float(norm),
+            "lr": rate,
+        }
+
+    def predictions(self, batch: FeatureClips) -> tuple[Tensor, Tensor | None]:
+        """Predicted frames 2..T [B, T - 1, N, D]: from true frames, and (if trained on) from the model's own."""
+        features, times, action = batch.features, batch.times, batch.action
+        if self.adapter is None or action is None:
+            teacher = self.base.predict(features[:, :-1], times)
+        else:
+            teacher = self.adapter.predict(self.base, features[:, :-1], times, action)
+        return teacher, self._rollout(batch) if self.config.rollout > 0 else None
+
+    def _rollout(self, batch: FeatureClips) -> Tensor:
+        """Frames 2..T imagined from the first one."""
+        trunk = self.base if self.adapter is None else self.adapter.trunk(self.base)
+        assert isinstance(trunk, type(self.base))
+        frame, memories, frames = batch.features[:, 0], [], []
+        for t in range(batch.times.shape[1] - 1):
+            memories.append(trunk.remember(frame[:, None], batch.times[:, t : t + 1]))
+            act = None if batch.action is None else batch.action[:, t : t + 1]
+            inject = None if self.adapter is None or act is None else self.adapter.inject(act)
+            frame = trunk.query_frame(memories, batch.times[:, t + 1], inject)
+            frames.append(frame)
+        return torch.stack(frames, 1)
+
+    def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        if self.config.loss == "mse":
+            return (predicted.float() - target).pow(2).mean()
+        return smooth_l1(predicted.float(), target, self.config.beta).mean()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The trained weights and the optimiser's moments."""
+        return module_tensors(self.trained) | optimizer_tensors(self.optimizer)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state_dict`."""
+        load_module_tensors(self.trained, state)
+        load_optimizer_tensors(self.optimizer, state)

@@ -1,0 +1,199 @@
+"""DINO-world as a world model: a frozen encoder, a frozen latent predictor, an action adapter, and heads on features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from worldsim.protocols import (
+    FrozenEncoder,
+    FrozenPredictor,
+    Inject,
+    ModelSpec,
+    Obs,
+    PredictorAdapter,
+    Rollout,
+    Step,
+    shared,
+)
+from worldsim.rollout import unroll
+
+
+class Memory(Protocol):
+    """Keys and values of frames, [R, blocks, heads, t * N, head] each."""
+
+    @property
+    def keys(self) -> Tensor: ...
+
+    @property
+    def values(self) -> Tensor: ...
+
+
+class CachedPredictor(FrozenPredictor, Protocol):
+    """A predictor that remembers frames, so that a step pays for its own frame alone."""
+
+    def remember(self, features: Tensor, times: Tensor) -> Memory:
+        """Keys and values of frames [B, t, N, D] at times [B, t]."""
+        ...
+
+    def query_frame(self, memories: list[Memory], time: Tensor, inject: Inject | None = None) -> Tensor:
+        """The features [B, N, D] of the frame at `time` [B]; a memory of R < B rows serves B / R rows each."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """A `Memory` of plain tensors."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class FeatureState:
+    """What all branches of a root share is stored once; a row holds an index into it and what it imagined since."""
+
+    context: KeysValues = shared()  # [R, blocks, heads, k * N, head], the frames that were seen
+    index: Tensor  # [B], the row of `context`
+    keys: Tensor  # [B, blocks, heads, h * N, head], the frames imagined since
+    values: Tensor  # as keys
+    time: Tensor  # [B] seconds, of the newest frame
+    latent: Tensor  # [B, N, D], of the newest frame
+
+
+class DistanceHead(Protocol):
+    """A learned distance between latents [B, N, D] -> [B]."""
+
+    def __call__(self, latent: Tensor, goal: Tensor) -> Tensor: ...
+
+
+class PixelHead(Protocol):
+    """Latents [M, N, D] -> frames [M, C, Y, X] in [-1, 1]."""
+
+    def __call__(self, latent: Tensor) -> Tensor: ...
+
+
+class FeatureModel(nn.Module):
+    """A deterministic, differentiable world model in the space of patch features. See `protocols.WorldModel`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        encoder: FrozenEncoder,
+        predictor: CachedPredictor,
+        adapter: PredictorAdapter,
+        pixels: PixelHead | None = None,
+        temporal: DistanceHead | None = None,
+    ) -> None:
+        """spec.context is the number of frames that the predictor sees at most, imagined ones included.
+
+        Raises ValueError if encoder and predictor do not fit each other, or the spec names another latent.
+        """
+        super().__init__()
+        latent = (encoder.grid[0] * encoder.grid[1], encoder.width)
+        if predictor.width != encoder.width or spec.latent != latent:
+            raise ValueError(
+                f"the encoder gives tokens {latent}, the predictor takes {predictor.width} wide ones and the spec says "
+                f"{spec.latent}: load an encoder, a predictor and an adapter that were trained together"
+            )
+        self.spec, self.encoder, self.predictor, self.adapter = spec, encoder, predictor, adapter
+        self.pixels, self.temporal = pixels, temporal
+
+    def encode(self, obs: Obs, actions: Tensor, key: Tensor) -> FeatureState:
+        """The state after frames [B, k, 1, 3, Y, X], 1 <= k <= K; the actions between them are seen in the frames."""
+        if obs.video is None:
+            raise ValueError("a feature world model needs video, and the observation has none")
+        video = obs.video[:, -self.spec.context :]
+        if self.spec.image is not None and tuple(video.shape[2:]) != self.spec.image:
+            raise ValueError(
+                f"frames have shape [V, C, Y, X] = {tuple(video.shape[2:])}; this world model was trained on "
+                f"{self.spec.image}: resize them, or fine-tune on yours"
+            )
+        return self.from_latents(self.encoder.encode(video)[:, :, 0], obs.time[:, -video.shape[1] :])
+
+    def from_latents(self, latents: Tensor, times: Tensor) -> FeatureState:
+        """The state after latents [B, k, N, D] at times [B, k] in seconds."""
+        times = (times - times[:, :1]).float()
+        trunk = self._trunk()
+        seen = trunk.remember(latents, times)
+        context = KeysValues(seen.keys, seen.values)
+        none = context.keys[:, :, :, :0]
+        index = torch.arange(latents.shape[0], device=latents.device)
+        return FeatureState(context, index, none, none, times[:, -1], latents[:, -1])
+
+    def rekey(self, state: FeatureState, key: Tensor) -> FeatureState:
+        """The same state: nothing is random here."""
+        return state
+
+    def step(self, state: FeatureState, action: Tensor) -> Step[FeatureState]:
+        """One model step under action [B, n, A]."""
+        expected = (state.time.shape[0], self.spec.actions_per_step, self.spec.action.size)
+        if tuple(action.shape) != expected:
+            raise ValueError(f"action has shape {tuple(action.shape)}; this model step takes [B, n, A] = {expected}")
+        trunk = self._trunk()
+        time = state.time + self.spec.seconds_per_step
+        memories = self._memories(state)
+        latent = trunk.query_frame(memories, time, self.adapter.inject(action[:, None]))
+        new = trunk.remember(latent[:, None], time[:, None])
+        keys = torch.cat([state.keys, new.keys.to(state.keys.dtype)], 3)
+        values = torch.cat([state.values, new.values.to(state.values.dtype)], 3)
+        after = replace(state, keys=keys, values=values, time=time, latent=latent)
+        return Step(after, latent)
+
+    def rollout(self, state: FeatureState, actions: Tensor) -> Rollout[FeatureState]:
+        """H steps under actions [B, H, n, A]."""
+        return unroll(self, state, actions)
+
+    def latent(self, state: FeatureState) -> Tensor:
+        """The newest latent [B, N, D]."""
+        return state.latent
+
+    def decode(self, state: FeatureState, latents: Tensor) -> Tensor:
+        """Video [B, H, 1, 3, Y, X] in [-1, 1] of latents [B, H, N, D]. Raises ValueError without a pixel head."""
+        if self.pixels is None:
+            raise ValueError("this world model has no pixel head; train one with `worldsim finetune --pixels True`")
+        return self.pixels(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])[:, :, None]
+
+    def features(self, latent: Tensor) -> Tensor:
+        """The tokens of latent [B, N, D] side by side, [B, N * D]."""
+        return latent.flatten(1)
+
+    def distance(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """[B]: learned temporal distance in model steps, or without that head the mean squared difference."""
+        if self.temporal is not None:
+            return self.temporal(latent, goal)
+        return (latent - goal).float().pow(2).flatten(1).mean(1)
+
+    def bytes_per_node(self) -> int:
+        """What one more imagined step of one row keeps, in bytes of fp32: what a tree search multiplies."""
+        n, width = self.spec.latent
+        return 4 * (2 * self._trunk().depth * self._trunk().hidden * n + n * width + 2)
+
+    def _trunk(self) -> CachedPredictor:
+        trunk = self.adapter.trunk(self.predictor)
+        assert isinstance(trunk, type(self.predictor))
+        return trunk
+
+    def _memories(self, state: FeatureState) -> list[Memory]:
+        """What the next frame may attend to: the newest K frames, the shared ones not copied if rows stand in order."""
+        n = self.spec.latent[0]
+        seen, imagined = state.context.keys.shape[3] // n, state.keys.shape[3] // n
+        room = max(self.spec.context - imagined, 0)
+        memories: list[Memory] = []
+        if room:
+            start = max(seen - room, 0) * n
+            context = KeysValues(state.context.keys[:, :, :, start:], state.context.values[:, :, :, start:])
+            rows, roots = state.index.shape[0], context.keys.shape[0]
+            in_order = rows % roots == 0 and torch.equal(
+                state.index, torch.arange(roots, device=state.index.device).repeat_interleave(rows // roots)
+            )
+            if not in_order:
+                context = KeysValues(context.keys[state.index], context.values[state.index])
+            memories.append(context)
+        if imagined:
+            start = max(imagined - self.spec.context, 0) * n
+            memories.append(KeysValues(state.keys[:, :, :, start:], state.values[:, :, :, start:]))
+        return memories

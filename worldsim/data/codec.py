@@ -55,7 +55,7 @@ class VideoWriter:
         """Append frames [T, Y, X, 3]."""
         for pixels in frames:
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = self._reformatter.reformat(rgb, format=self._pix_fmt)
+            frame = self._reformatter.reformat(rgb, format=self._pix_fmt, threads=1)
             frame.pts, frame.time_base = self.frames, self._time_base
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
@@ -95,7 +95,7 @@ def _decode(container: InputContainer, first: int, fps: float) -> Iterator[tuple
     """(number, pixels [Y, X, 3]) of the frames from `first` on; the seek lands on the key frame before it."""
     stream = container.streams.video[0]
     stream.codec_context.options = {"err_detect": "explode"}
-    time_base = cast(Fraction, stream.time_base)
+    time_base = float(stream.time_base or 1 / fps)
     origin = stream.start_time or 0
     if first:
         container.seek(origin + round(first / fps / time_base), stream=stream, backward=True)
@@ -105,4 +105,5 @@ def _decode(container: InputContainer, first: int, fps: float) -> Iterator[tuple
             raise DataError("a frame has no time")
         number = round(float((frame.pts - origin) * time_base) * fps)
         if number >= first:
-            yield number, np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
+            pixels = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            yield number, np.asarray(pixels, dtype=np.uint8)

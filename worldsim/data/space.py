@@ -24,6 +24,7 @@ def check_space(folder: Path, need: int, what: str) -> None:
             errno.ENOSPC,
             f"{what} needs about {need / 2**20:.0f} MiB in {folder}, where {free / 2**20:.0f} MiB are free; "
             "free some space, choose another folder or store less",
+            str(folder),
         )
 
 
@@ -35,4 +36,5 @@ def full_disk_explained(folder: Path, what: str, remedy: str) -> Iterator[None]:
     except (OSError, FFmpegError) as error:
         if error.errno not in FULL:
             raise
-        raise OSError(errno.ENOSPC, f"no space left in {folder} while {what}; {remedy}") from error
+        message = f"no space left in {folder} while {what}; {remedy}"
+        raise OSError(errno.ENOSPC, message, str(folder)) from error

@@ -14,7 +14,7 @@ from worldsim.contracts.point_mass import PointMass, PointState
 from worldsim.objectives import GoalObjective, MissingPrediction, RewardObjective
 from worldsim.policies.cem import CEM, Categorical, Config, build, iterations_within
 from worldsim.policies.random import Random
-from worldsim.protocols import ModelSpec, Rollout
+from worldsim.protocols import ModelSpec, Rollout, Step
 
 
 def problem(model: PointMass, rows: int = 4, seed: int = 0) -> tuple[PointState, GoalObjective]:
@@ -238,3 +238,44 @@ def test_random_actions_are_fresh_each_environment_step_and_uniform() -> None:
     state, objective = problem(discrete, rows=500)
     chosen = Random().plan(discrete, state, objective, None, keys.rows(0, 500)).action
     torch.testing.assert_close(chosen.mean(dim=(0, 1)), torch.full((4,), 0.25), atol=0.04, rtol=0)
+
+
+class Quadratic(PointMass):
+    """The reward is minus (|position|^2 + 0.02 |action|^2), whose best plan is the solution of a linear system."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        return replace(super().spec, done=False)
+
+    def step(self, state: PointState, action: Tensor) -> Step[PointState]:
+        step = super().step(state, action)
+        cost = step.latent.square().sum(dim=-1) + 0.02 * action[:, 0].square().sum(dim=-1)
+        return replace(step, reward=-cost, done=None)
+
+
+def test_cem_finds_the_plan_of_the_linear_quadratic_regulator() -> None:
+    model, horizon = Quadratic(), 4
+    start = torch.tensor([[0.14, -0.1], [0.07, 0.15]])
+    cumulative = 0.1 * torch.tril(torch.ones(horizon, horizon))  # positions = start + cumulative @ actions
+    gram = cumulative.T @ cumulative + 0.02 * torch.eye(horizon)
+    best = -torch.linalg.solve(gram, (cumulative.T @ torch.ones(horizon, 1)) * start[:, None])  # [B, H, A]
+    assert best.abs().max() < 1  # no bound is active
+    state = model.start(start, keys.rows(0, 2))
+    optimum = RewardObjective()(model.rollout(state, best[:, :, None]))
+    search = CEM(Config(samples=256, elites=24, iterations=10, horizon=horizon, min_std=0.01))
+    plan = search.plan(model, state, RewardObjective(), None, keys.rows(1, 2))
+    assert (plan.value <= optimum + 1e-6).all()
+    assert (plan.value >= 1.01 * optimum).all()
+    assert (plan.action - best[:, :1]).abs().max() < 0.05
+
+
+def test_the_value_in_a_stochastic_world_is_not_the_luck_of_the_search() -> None:
+    model, rows = PointMass(noise=0.3), 400
+    state = model.start(torch.zeros(rows, 2), keys.rows(0, rows))
+    objective = GoalObjective(torch.zeros(rows, 2), model.distance)
+    plan = CEM(Config(samples=16, elites=4)).plan(model, state, objective, None, keys.rows(1, rows))
+    fresh = [objective(model.rollout(model.rekey(state, keys.rows(9 + i, rows)), plan.actions)) for i in range(20)]
+    assert abs(plan.value.mean() - torch.stack(fresh).mean()) < 0.03
+    search_key = keys.split(keys.fold(keys.rows(1, rows), 1 << 20), 1)[:, 0]
+    lucky = objective(model.rollout(model.rekey(state, search_key), plan.actions))
+    assert lucky.mean() > torch.stack(fresh).mean() + 0.03  # what the search believed

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from faults import ADAPTERS, ENCODERS, LEARNERS, PLANNERS, PREDICTORS, SEARCH, WORLD_MODELS, Spoil, Spoiled
+from faults_adapters import ADAPTERS
+from faults_frozen import ENCODERS, PREDICTORS
+from faults_learners import LEARNERS
+from faults_models import WORLD_MODELS
+from faults_planners import PLANNERS, SEARCH, Spoil, Spoiled
 from parts import Adapter, Encoder, Line, Picture, Predictor, look
 
 from worldsim import contracts, keys

@@ -117,6 +117,18 @@ def test_several_cameras_and_states_without_images_come_back(tmp_path: Path) -> 
         EpisodeDataset(tmp_path / "blind").frames(0)
 
 
+def test_vectors_of_one_entry_are_plain_columns_and_come_back_as_vectors(tmp_path: Path) -> None:
+    schema = replace(SCHEMA, action=ActionSpec((-1.0,), (1.0,)), state=("x",))
+    episodes = write_set(tmp_path / "set", schema)
+    rows = pq.read_schema(tmp_path / "set" / layout.DATA_PATH.format(chunk_index=0, file_index=0))
+    assert rows.field("action").type == rows.field("observation.state").type == pa.float32()
+    for foreign in (False, True):
+        back = EpisodeDataset(tmp_path / "set").episode(3, video=False)
+        assert back.action.shape == (4, 1) and np.array_equal(back.action, episodes[3].action), foreign
+        assert back.state is not None and np.array_equal(back.state, np.asarray(episodes[3].state))
+        (tmp_path / "set" / layout.OURS).unlink(missing_ok=True)
+
+
 def test_the_folder_has_the_files_and_columns_of_lerobot_v3(data: Path) -> None:
     files = sorted(path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file())
     assert files == [
@@ -302,6 +314,45 @@ def test_a_set_without_our_file_reads_with_the_bounds_of_its_actions(data: Path)
     actions = np.concatenate([dataset.episode(i, video=False).action for i in range(4)])
     assert dataset.schema.action.low == tuple(actions.min(0).tolist())
     assert dataset.source == Source() and dataset.fingerprint != before.fingerprint
+
+
+def test_times_are_the_frame_clocks_unless_the_stored_ones_disagree(data: Path) -> None:
+    assert EpisodeDataset(data).time(2).tolist() == [t / 10 for t in range(9)], "exact, not rounded to float32"
+    uneven = np.concatenate([np.arange(n) / 10 + 0.01 * np.arange(n) ** 2 for n in LENGTHS]).astype(np.float32)
+    rewrite_rows(data, "timestamp", pa.array(uneven))
+    assert EpisodeDataset(data).time(1).tolist() == uneven[7:11].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": {"image": {"dtype": "image"}}}, "use_videos=True"),
+        ({"features": {"observation.state": {"dtype": "float32"}}}, "no feature 'action'"),
+        ({"fps": None}, "has no fps"),
+    ],
+)
+def test_sets_that_lack_what_is_needed_are_refused(data: Path, change: dict[str, object], message: str) -> None:
+    info = {**json.loads((data / layout.INFO).read_text()), **change}
+    (data / layout.INFO).write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    with pytest.raises(DataError, match=message):
+        EpisodeDataset(data)
+
+
+def test_columns_that_are_missing_are_named(data: Path) -> None:
+    file = data / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns([f"videos/{FRONT}/from_timestamp"]), file)
+    with pytest.raises(DataError, match="from_timestamp"):
+        EpisodeDataset(data)
+    pq.write_table(table, file)
+    data_file = data / layout.DATA_PATH.format(chunk_index=0, file_index=0)
+    (data / layout.OURS).unlink()
+    pq.write_table(pq.read_table(data_file).drop_columns(["timestamp"]), data_file)
+    with pytest.raises(DataError, match=r"file-000\.parquet has no columns \['timestamp'\]"):
+        EpisodeDataset(data)
+    pq.write_table(table.drop_columns(["length"]), file)
+    with pytest.raises(DataError, match=r"no columns \['length'\]"):
+        EpisodeDataset(data)
 
 
 def test_fingerprints_differ_where_the_data_do(data: Path, tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ class EpisodeDataset:
         self._checked: set[Path] = set()
         self._template: str = info["video_path"] or ""
         self.source = Source(**self._ours.get("source", {}))
-        cameras = tuple(name for name, feature in info["features"].items() if feature["dtype"] == "video")
+        kinds = {name: feature["dtype"] for name, feature in info["features"].items()}
+        cameras = tuple(name for name, kind in kinds.items() if kind == "video")
+        if "image" in kinds.values():
+            raise DataError(f"{path} keeps images in its parquet files ({kinds}); write it again with use_videos=True")
         self._placements = self._place(float(info["fps"]), cameras)
         self._rows = self._read_rows(info["data_path"], info["features"])
         self.schema = self._schema(info, cameras)
@@ -130,6 +133,9 @@ class EpisodeDataset:
         for file in files:
             table = _read_table(file, None, "which says where every episode is")
             rows += table.select([name for name in table.column_names if not name.startswith("stats/")]).to_pylist()
+        needed = {"episode_index", "length", "tasks", "dataset_from_index"}
+        if missing := needed - set().union(*rows):
+            raise DataError(f"{files[0]} has no columns {sorted(missing)}; {REMEDY}")
         rows.sort(key=lambda row: row["episode_index"])
         if [row["episode_index"] for row in rows] != list(range(len(rows))):
             raise DataError(f"{files[0].parent} does not number its {len(rows)} episodes from 0 on; {REMEDY}")
@@ -139,6 +145,8 @@ class EpisodeDataset:
         videos = []
         for camera in cameras:
             where = f"videos/{camera}/"
+            if missing := {where + name for name in ("chunk_index", "file_index", "from_timestamp")} - row.keys():
+                raise DataError(f"{self.path}/meta/episodes has no columns {sorted(missing)}; {REMEDY}")
             numbers = {name: row[where + name] for name in ("chunk_index", "file_index")}
             path = self.path / self._template.format(video_key=camera, **numbers)
             if not path.is_file():
@@ -162,7 +170,9 @@ class EpisodeDataset:
         if found != due:
             raise DataError(f"{self.path}/data has {found} rows in {len(files)} files, its episodes {due}; {REMEDY}")
         whole = pa.concat_tables(tables).sort_by("index")
-        return {name: _to_numpy(whole.column(name)) for name in names}
+        rows = {name: _to_numpy(whole.column(name)) for name in names}
+        vectors = {name: rows[name].reshape(due, -1) for name in (layout.STATE, layout.ACTION) if name in rows}
+        return rows | vectors  # LeRobot stores vectors of one entry as plain columns
 
     def _schema(self, info: dict[str, Any], cameras: tuple[str, ...]) -> Schema:
         features = info["features"]
@@ -211,8 +221,10 @@ def _read_info(path: Path) -> dict[str, Any]:
     if version != layout.VERSION:
         raise DataError(
             f"{file} says codebase_version {version!r}, this reads {layout.VERSION!r}; convert it with lerobot "
-            "(python -m lerobot.scripts.convert_dataset_v21_to_v30)"
+            "(its script convert_dataset_v21_to_v30)"
         )
+    if missing := {"fps", "features", "data_path", "video_path"} - info.keys():
+        raise DataError(f"{file} has no {', '.join(sorted(missing))}; {REMEDY}")
     return info
 
 
@@ -226,9 +238,12 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _read_table(file: Path, names: list[str] | None, why: str) -> pa.Table:
     try:
         with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=names)
+            table = parquet.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is damaged ({why}): {error}; {REMEDY}") from error
+    if missing := set(names or ()) - set(table.column_names):
+        raise DataError(f"{file} has no columns {sorted(missing)}; {REMEDY}")
+    return table
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -242,6 +257,7 @@ def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def _image_size(feature: dict[str, Any]) -> tuple[int, int, int]:
-    """(Y, X, C) of a video feature, whichever order it is stored in."""
-    sizes = dict(zip((str(name)[0] for name in feature["names"]), feature["shape"], strict=True))
+    """(Y, X, C) of a video feature, whichever order its names tell; without names, that order."""
+    names = feature.get("names") or ("height", "width", "channels")
+    sizes = dict(zip((str(name)[0] for name in names), feature["shape"], strict=True))
     return sizes["h"], sizes["w"], sizes["c"]

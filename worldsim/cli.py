@@ -89,7 +89,7 @@ def _overview() -> str:
     lines += ["", "jobs:"]
     for name, file in jobs().items():
         about = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<12}{about.partition(chr(10))[0]}")
+        lines.append(f"  {name:<14} {about.partition(chr(10))[0]}")
     lines += ["", "`worldsim JOB --help` lists the settings of a job. Everywhere:"]
     lines += [
         "  --config    a YAML recipe, whose settings flags override",

@@ -74,9 +74,15 @@ class StaleAverage(Line):
         super().load_state_dict({**state, "average": torch.zeros(3)})
 
 
-class GlobalNoiseLearner(Line):
+class OwnGenerator(Line):
+    """Draws from a generator whose state is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
     def noise(self, batch: Regression, step: int) -> Tensor:
-        return 0.01 * torch.randn(8, 3)
+        return 0.01 * torch.randn(8, 3, generator=self.generator)
 
 
 class CountingNoise(Line):
@@ -99,6 +105,6 @@ LEARNERS: list[tuple[str, Callable[[], Line]]] = [
     ("state_dict", Nested),
     ("resume", NoOptimiser),
     ("resume", StaleAverage),
-    ("resume", GlobalNoiseLearner),
+    ("resume", OwnGenerator),
     ("resume", CountingNoise),
 ]

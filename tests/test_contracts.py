@@ -14,7 +14,7 @@ from faults_frozen import ENCODERS, PREDICTORS
 from faults_learners import LEARNERS
 from faults_models import WORLD_MODELS
 from faults_planners import PLANNERS, SEARCH, Spoil, Spoiled
-from parts import Adapter, Encoder, Line, Picture, Predictor, look
+from parts import Adapter, Encoder, Line, Picture, Predictor, Regression, look
 
 from worldsim import contracts, keys
 from worldsim.contracts import (
@@ -58,6 +58,16 @@ def test_sound_parts_keep_their_contracts() -> None:
     check_predictor(Predictor(), FEATURES, TIMES, Predictor(seed=1))
     check_adapter(Adapter(), Predictor(), FEATURES, TIMES, ACTION)
     check_learner(Line)
+
+
+def test_a_learner_may_use_dropout_for_the_loop_seeds_every_step() -> None:
+    class Dropping(Line):
+        def noise(self, batch: Regression, step: int) -> torch.Tensor:
+            return 0.01 * torch.randn(8, 3)
+
+    before = torch.random.get_rng_state()
+    check_learner(Dropping)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("model", [PointMass(), PointMass(n=3), PointMass(noise=0.1), Picture()])

@@ -29,7 +29,7 @@ class Config:
     """
 
     env: str = "worldsim/TwoRoom-v0"
-    out: Path = Path("data/two_room")
+    out: Path = Path("datasets/two_room")
     episodes: int = 600
     length: int = 60  # the most frames of an episode
     behaviour: str = "mixed"

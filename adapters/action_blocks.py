@@ -43,9 +43,7 @@ class ActionBlocks(nn.Module):
     def __init__(self, config: Config, base: FrozenPredictor, action: ActionSpec, actions_per_step: int) -> None:
         super().__init__()
         width = config.width or base.hidden
-        self.embed = nn.Sequential(
-            nn.Linear(actions_per_step * action.size, width), nn.GELU(), nn.Linear(width, width)
-        )
+        self.embed = nn.Sequential(nn.Linear(actions_per_step * action.size, width), nn.GELU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(ActionBlock(base.hidden, width) for _ in range(base.depth))
 
     def inject(self, action: Tensor) -> Inject:

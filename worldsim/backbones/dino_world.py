@@ -16,6 +16,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -260,13 +262,23 @@ def read_architecture(folder: Path) -> Architecture:
     return replace(Architecture(**raw), grid=tuple(raw["grid"]))
 
 
+def folder_of(name: str) -> Path:
+    """The folder of a predictor by bundled name or path; a hub name is fetched. Raises FileNotFoundError if it cannot be."""
+    folder = Path(resolve(name))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise FileNotFoundError(
+            f"cannot load the predictor '{name}': no such folder here, and the hub did not give it "
+            f"({str(error).splitlines()[0]}). Check the spelling and the network, or name a folder or 'tiny-dino-world'"
+        ) from error
+
+
 def build(config: Config) -> FrozenDinoWorld:
     """Load a predictor's folder, by bundled name or path, or from the hub."""
-    folder = Path(resolve(config.name))
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(config.name, allow_patterns=["*.json", "*.safetensors"]))
+    folder = folder_of(config.name)
     architecture = read_architecture(folder)
     if config.random_init:
         with torch.random.fork_rng(devices=[]):

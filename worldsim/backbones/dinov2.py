@@ -77,16 +77,19 @@ class Dinov2(Frozen):
         return self._fingerprint
 
     def encode(self, video: Tensor) -> Tensor:
-        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]."""
+        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]; bfloat16 video is multiplied in bfloat16."""
         if video.ndim != 6 or video.shape[3] != 3:
             raise ValueError(f"video has shape {tuple(video.shape)}; expected [B, T, V, 3, Y, X]")
         batch, frames, cameras = video.shape[:3]
-        x = (rearrange(video, "b t v c y x -> (b t v) c y x") + 1) / 2
+        low = video.dtype == torch.bfloat16
+        x = (rearrange(video, "b t v c y x -> (b t v) c y x").float() + 1) / 2
         size = self.preprocessing.resolution
         if x.shape[-2:] != (size, size):
             x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         x = (x - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        tokens = self.model(pixel_values=x).last_hidden_state[:, -self.grid[0] * self.grid[1] :]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            tokens = self.model(pixel_values=x).last_hidden_state
+        tokens = tokens[:, -self.grid[0] * self.grid[1] :].float()
         return rearrange(tokens, "(b t v) n d -> b t v n d", b=batch, t=frames, v=cameras)
 
 

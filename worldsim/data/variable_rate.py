@@ -9,9 +9,15 @@ from worldsim.data.episodes import DataError
 
 
 def variable_rate_rows(
-    offsets: NDArray[np.int64], frames: int, gaps: tuple[int, int], batch: int, seed: int, step: int
+    first: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    frames: int,
+    gaps: tuple[int, int],
+    batch: int,
+    seed: int,
+    step: int,
 ) -> NDArray[np.int64]:
-    """Rows [B, T] of a table of frames, episode e being rows offsets[e] to offsets[e + 1]: a pure function of (seed, step).
+    """Rows [B, T] of a table of frames, episode e being `lengths[e]` rows from `first[e]` on: pure in (seed, step).
 
     gaps: the least and the most rows between two frames of a clip, both included; each gap is drawn uniformly and the start
     too. An episode too short for a clip is never drawn; a long one is drawn as often as it has starts.
@@ -20,11 +26,10 @@ def variable_rate_rows(
     low, high = gaps
     if not 1 <= low <= high or frames < 2:
         raise ValueError(f"gaps are {gaps} and frames {frames}: the least gap is 1, the most no less, frames 2 or more")
-    lengths = np.diff(offsets)
     starts = np.maximum(lengths - (frames - 1) * low, 0)
     if not starts.any():
         raise DataError(
-            f"the longest episode has {lengths.max(initial=0)} frames, and a clip of {frames} frames at least {low} apart "
+            f"the longest episode has {lengths.max(initial=0)} frames, a clip of {frames} frames at least {low} apart "
             f"needs {(frames - 1) * low + 1}: use fewer frames, smaller gaps or longer episodes"
         )
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, 7))))
@@ -33,5 +38,5 @@ def variable_rate_rows(
     most = np.minimum((lengths[episode] - 1) // (frames - 1), high)
     draws = low + np.floor(rng.random((batch, frames - 1)) * (most - low + 1)[:, None]).astype(np.int64)
     places = np.concatenate([np.zeros((batch, 1), np.int64), draws.cumsum(1)], 1)
-    first = np.floor(rng.random(batch) * (lengths[episode] - places[:, -1])).astype(np.int64)
-    return offsets[episode][:, None] + first[:, None] + places
+    start = np.floor(rng.random(batch) * (lengths[episode] - places[:, -1])).astype(np.int64)
+    return (first[episode] + start)[:, None] + places

@@ -19,7 +19,6 @@ from worldsim.learners.schedule import cosine, decay_groups
 class Config:
     """How the heads are trained."""
 
-    steps: int = 2000
     batch: int = 128
     distance_batch: int = 256
     lr: float = 1e-3
@@ -33,8 +32,9 @@ class FrameTable:
     """The training frames: features of all, exact states of all, pictures of some."""
 
     features: NDArray[np.float16]  # [M, N, D]
-    offsets: NDArray[np.int64]  # [E + 1], episode e being rows offsets[e] to offsets[e + 1]
-    state: NDArray[np.float32] | None  # [M, S]
+    first: NDArray[np.int64]  # [E], the first row of each training episode
+    lengths: NDArray[np.int64]  # [E], its rows
+    state: NDArray[np.float32] | None  # [M, S], NaN where there is none
     shown: NDArray[np.int64]  # [P] rows of which there are pictures
     video: NDArray[np.uint8]  # [P, Y, X, C]
 
@@ -70,10 +70,11 @@ class Heads(nn.Module):
 class HeadsLearner:
     """One AdamW for all heads; they share no weights, so none disturbs another."""
 
-    def __init__(self, config: Config, heads: Heads, table: FrameTable, actions_per_step: int) -> None:
-        self.config, self.heads, self.table, self.n = config, heads, table, actions_per_step
+    def __init__(self, config: Config, heads: Heads, table: FrameTable, actions_per_step: int, steps: int) -> None:
+        self.config, self.heads, self.table, self.n, self.steps = config, heads, table, actions_per_step, steps
+        self._rows: NDArray[np.int64] | None = None
         if heads.probe is not None and table.state is not None:
-            heads.probe.fit_scale(torch.from_numpy(table.state))
+            heads.probe.fit_scale(torch.from_numpy(table.state[self._training_rows()]))
         self.optimizer = torch.optim.AdamW(decay_groups(heads, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
 
     def batch(self, step: int) -> HeadBatch:
@@ -82,11 +83,11 @@ class HeadsLearner:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 11))))
         shown = rng.integers(len(table.shown), size=config.batch)
         frame = torch.from_numpy(table.video[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        rows = rng.integers(len(table.features), size=config.batch)
-        lengths = np.diff(table.offsets)
+        lengths = table.lengths
+        rows = rng.choice(self._training_rows(), size=config.batch)
         episode = rng.choice(len(lengths), size=config.distance_batch, p=lengths / lengths.sum())
         gap = np.minimum(rng.integers(1, self.n + 1, config.distance_batch), lengths[episode] - 1)
-        first = table.offsets[episode]
+        first = table.first[episode]
         before = first + np.floor(rng.random(config.distance_batch) * (lengths[episode] - gap)).astype(np.int64)
         pair = first[:, None] + np.floor(rng.random((config.distance_batch, 2)) * lengths[episode][:, None]).astype(int)
         return HeadBatch(
@@ -101,14 +102,20 @@ class HeadsLearner:
             self._features(pair[:, 1]),
         )
 
+    def _training_rows(self) -> NDArray[np.int64]:
+        if self._rows is None:
+            spans = zip(self.table.first, self.table.lengths, strict=True)
+            self._rows = np.concatenate([np.arange(first, first + length) for first, length in spans])
+        return self._rows
+
     def update(self, batch: HeadBatch, step: int) -> Mapping[str, float]:
         """One optimiser step of every head."""
-        rate = self.config.lr * cosine(step, self.config.steps, self.config.warmup)
+        rate = self.config.lr * cosine(step, self.steps, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = self._losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([value for name, value in losses.items() if name in ("pixels", "probe", "temporal")]).sum().backward()
+        torch.stack([losses[name] for name in ("pixels", "probe", "temporal") if name in losses]).sum().backward()
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in losses.items()} | {"lr": rate}
 

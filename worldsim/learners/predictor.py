@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from worldsim import precision
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.learners.schedule import cosine, decay_groups
 from worldsim.losses import smooth_l1
 from worldsim.models.feature import CachedPredictor
+from worldsim.precision import Precision
 from worldsim.protocols import PredictorAdapter
 
 
@@ -20,18 +22,17 @@ from worldsim.protocols import PredictorAdapter
 class Config:
     """How a predictor or its adapter is trained."""
 
-    steps: int = 3000
     lr: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
     loss: Literal["mse", "smooth_l1"] = "mse"
-    """Squared error predicts the mean. The paper's smooth L1 is nearly a median: small moving objects vanish under it."""
+    """Squared error predicts the mean. The paper's smooth L1 is nearly a median: small moving objects vanish."""
     beta: float = 0.1
     """Of smooth L1."""
     rollout: float = 0.0
     """Weight of the loss of predictions made from the model's own, over all frames of a clip from its first one on."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "auto"
     """Of the matrix products; weights and optimiser stay in float32."""
 
 
@@ -53,15 +54,20 @@ class PredictorLearner:
         base: CachedPredictor,
         adapter: PredictorAdapter | None,
         clips: Callable[[int], FeatureClips],
+        steps: int,
+        held_out: FeatureClips | None = None,
     ) -> None:
         """Trains `adapter` over the frozen `base`, or `base` itself where there is no adapter.
 
-        clips: the batch of a step, a pure function of the step.
+        clips: the batch of a step, a pure function of the step; steps: the length of the schedule; held_out: clips on
+        which it is logged, every 100 steps, how much worse predictions become under other actions.
         """
         trained = base if adapter is None else adapter
         if not isinstance(trained, nn.Module):
             raise TypeError(f"{type(trained).__name__} is no nn.Module, so it has nothing to train")
         self.config, self.base, self.adapter, self.clips, self.trained = config, base, adapter, clips, trained
+        self.steps, self.held_out = steps, held_out
+        self.low = precision.resolve(config.precision) == torch.bfloat16
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(decay_groups(trained, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
 
@@ -72,11 +78,10 @@ class PredictorLearner:
     def update(self, batch: FeatureClips, step: int) -> Mapping[str, float]:
         """One optimiser step."""
         config = self.config
-        rate = config.lr * cosine(step, config.steps, config.warmup)
+        rate = config.lr * cosine(step, self.steps, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        low = config.precision == "bfloat16"
-        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.low):
             teacher, own = self.predictions(batch)
         losses = {"forced": self._error(teacher, batch.features[:, 1:])}
         if own is not None:
@@ -86,11 +91,16 @@ class PredictorLearner:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         self.optimizer.step()
-        return {name: float(value.detach()) for name, value in losses.items()} | {
-            "loss": float(loss.detach()),
-            "grad_norm": float(norm),
-            "lr": rate,
-        }
+        sensitivity = self.sensitivity() if step % 100 == 99 or step + 1 == self.steps else {}
+        return (
+            {name: float(value.detach()) for name, value in losses.items()}
+            | sensitivity
+            | {
+                "loss": float(loss.detach()),
+                "grad_norm": float(norm),
+                "lr": rate,
+            }
+        )
 
     def predictions(self, batch: FeatureClips) -> tuple[Tensor, Tensor | None]:
         """Predicted frames 2..T [B, T - 1, N, D]: from true frames, and (if trained on) from the model's own."""
@@ -100,6 +110,22 @@ class PredictorLearner:
         else:
             teacher = self.adapter.predict(self.base, features[:, :-1], times, action)
         return teacher, self._rollout(batch) if self.config.rollout > 0 else None
+
+    def sensitivity(self) -> dict[str, float]:
+        """Held-out error under the right actions, and how many times that it is under shuffled and zero ones."""
+        batch = self.held_out
+        if batch is None or batch.action is None or self.adapter is None:
+            return {}
+        wrong = {"shuffled": batch.action.roll(1, 0), "zero": torch.zeros_like(batch.action)}
+        with torch.no_grad():
+            right = self._forced_error(batch, batch.action)
+            ratios = {f"actions/{name}_over_right": self._forced_error(batch, a) / right for name, a in wrong.items()}
+        return {"actions/held_out": right} | ratios
+
+    def _forced_error(self, batch: FeatureClips, action: Tensor) -> float:
+        assert self.adapter is not None
+        predicted = self.adapter.predict(self.base, batch.features[:, :-1], batch.times, action)
+        return float((predicted - batch.features[:, 1:]).pow(2).mean())
 
     def _rollout(self, batch: FeatureClips) -> Tensor:
         """Frames 2..T imagined from the first one."""
@@ -117,7 +143,7 @@ class PredictorLearner:
     def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
         if self.config.loss == "mse":
             return (predicted.float() - target).pow(2).mean()
-        return smooth_l1(predicted.float(), target, self.config.beta).mean()
+        return smooth_l1(predicted.float(), target, self.config.beta)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The trained weights and the optimiser's moments."""

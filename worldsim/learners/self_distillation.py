@@ -119,7 +119,8 @@ class SelfDistillation:
         self.student = Network(config)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         # the networks above are kept in fp32; these copies of them in bf16 do the work, 1.5 times faster on a CPU
-        self.fast_student, self.fast_teacher = copy.deepcopy(self.student).bfloat16(), copy.deepcopy(self.teacher).bfloat16()
+        self.fast_student = copy.deepcopy(self.student).bfloat16()
+        self.fast_teacher = copy.deepcopy(self.teacher).bfloat16()
         self.dino = DINOLoss(output_dim=config.prototypes, warmup_teacher_temp_epochs=1)
         self.ibot = IBOTPatchLoss(output_dim=config.prototypes)
         self.koleo = KoLeoLoss()

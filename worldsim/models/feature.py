@@ -1,4 +1,4 @@
-"""DINO-world as a world model: a frozen encoder, a frozen latent predictor, an action adapter, and heads on features."""
+"""DINO-world as a world model: a frozen encoder, a frozen latent predictor, an action adapter, heads on features."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class KeysValues:
 class FeatureState:
     """What all branches of a root share is stored once; a row holds an index into it and what it imagined since."""
 
-    context: KeysValues = shared()  # [R, blocks, heads, k * N, head], the frames that were seen
     index: Tensor  # [B], the row of `context`
     keys: Tensor  # [B, blocks, heads, h * N, head], the frames imagined since
     values: Tensor  # as keys
     time: Tensor  # [B] seconds, of the newest frame
     latent: Tensor  # [B, N, D], of the newest frame
+    context: KeysValues = shared()  # [R, blocks, heads, k * N, head], the frames that were seen
 
 
 class DistanceHead(Protocol):
@@ -122,7 +122,7 @@ class FeatureModel(nn.Module):
         context = KeysValues(seen.keys, seen.values)
         none = context.keys[:, :, :, :0]
         index = torch.arange(latents.shape[0], device=latents.device)
-        return FeatureState(context, index, none, none, times[:, -1], latents[:, -1])
+        return FeatureState(index, none, none, times[:, -1], latents[:, -1], context)
 
     def rekey(self, state: FeatureState, key: Tensor) -> FeatureState:
         """The same state: nothing is random here."""

@@ -30,5 +30,7 @@ def resolve(name: str | Path) -> str:
         near = difflib.get_close_matches(text, bundled(), 1, 0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         known = ", ".join(bundled())
-        raise FileNotFoundError(f"no model '{text}': {hint}it is neither bundled ({known}), nor a folder, nor OWNER/NAME")
+        raise FileNotFoundError(
+            f"no model '{text}': {hint}it is neither bundled ({known}), nor a folder, nor OWNER/NAME"
+        )
     return text

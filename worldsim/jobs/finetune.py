@@ -1,0 +1,222 @@
+"""`worldsim finetune`: episodes -> clips -> frozen features -> adapter loss -> adapter.safetensors + config.yaml."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+
+from worldsim import registry
+from worldsim.backbones import dino_world
+from worldsim.backbones.reduced import ReducedEncoder, save_reduction
+from worldsim.config import component
+from worldsim.data.cache import FeatureCache
+from worldsim.data.clips import ClipReader, Clips, Split, split_episodes
+from worldsim.data.clips import Config as ClipConfig
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import parts, runs, saved, train
+from worldsim.learners.heads import Config as HeadsConfig
+from worldsim.learners.heads import FrameTable, Heads, HeadsLearner
+from worldsim.learners.predictor import Config as LearnerConfig
+from worldsim.learners.predictor import FeatureClips, PredictorLearner
+from worldsim.precision import Precision
+from worldsim.protocols import ModelSpec
+from worldsim.registry import Component
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Action conditioning of a frozen predictor on action-labelled episodes, and heads on its features."""
+
+    data: tyro.conf.Positional[Path]
+    """A data set in the LeRobot v3.0 layout, such as `worldsim collect` writes."""
+    out: Path = Path("runs/finetune")
+    encoder: Component = component("backbones", "dinov2")
+    predictor: dino_world.Config = field(default_factory=dino_world.Config)
+    adapter: Component = component("adapters", "action_blocks")
+    fit_reduction: bool = False
+    """Fit principal components on this data instead of taking the predictor's own, which needs its own encoder."""
+    reduction: parts.ReductionConfig = field(default_factory=parts.ReductionConfig)
+    frames: int = 5
+    """T, frames of a training clip."""
+    context: int = 4
+    """K, the most frames the predictor sees, imagined ones included; at most T - 1 is trained."""
+    actions_per_step: int = 5
+    """n, environment actions a model step."""
+    episodes: int | None = None
+    """Train on so many of the training episodes only; None: all."""
+    batch: int = 64
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    train: train.Config = field(default_factory=lambda: train.Config(steps=3000))
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    train_heads: train.Config = field(default_factory=lambda: train.Config(steps=2500))
+    pixels: bool = True
+    probe: bool = True
+    temporal: bool = True
+    """Learn a temporal distance, which plans need where the straight way is not the shortest."""
+    features: Path | None = None
+    """Where features are kept and found again; None: in the run folder."""
+    dtype: Precision = "auto"
+    """In which the frozen encoder computes features."""
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run(config: Config) -> Path:
+    """Fine-tune; returns the run folder, which `worldsim.load`, `plan` and `evaluate` take."""
+    dataset = EpisodeDataset(config.data)
+    split = _training_split(config, dataset)
+    folder = runs.create_run(config.out, config, config.resume, config.overwrite)
+    encoder = _encoder(config, dataset, split, folder)
+    cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
+    base = dino_world.build(config.predictor)
+    spec = _spec(config, dataset, encoder)
+    torch.manual_seed(config.seed)
+    adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
+
+    metrics = _train_adapter(config, dataset, split, cached, base, adapter, folder)
+    heads = _train_heads(config, dataset, split, cached, encoder, spec, folder)
+    identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, _probed(dataset))
+    saved.save(folder, identity, adapter, heads)
+    runs.write_summary(folder, {"adapter": config.adapter.kind, "dataset": str(config.data), **metrics})
+    return folder
+
+
+def _training_split(config: Config, dataset: EpisodeDataset) -> Split:
+    split = split_episodes(len(dataset), config.seed)
+    if config.episodes is None:
+        return split
+    if not 1 <= config.episodes <= len(split.train):
+        raise ValueError(f"episodes is {config.episodes}; this data set has 1 to {len(split.train)} to train on")
+    return Split(split.train[: config.episodes], split.val, split.test)
+
+
+def _encoder(config: Config, dataset: EpisodeDataset, split: Split, folder: Path) -> ReducedEncoder:
+    """The frozen encoder behind its reduction: the predictor's own, or one fitted here and kept in the run folder."""
+    encoder = registry.build(config.encoder)
+    own = folder if config.fit_reduction else dino_world.folder_of(config.predictor.name)
+    reduced = parts.reduce_with(encoder, own)
+    if reduced is None:
+        reduction = parts.new_reduction(encoder, dataset, split.train, config.reduction, config.seed)
+        save_reduction(reduction, folder)
+        reduced = ReducedEncoder(encoder, reduction)
+    return reduced
+
+
+def _spec(config: Config, dataset: EpisodeDataset, encoder: ReducedEncoder) -> ModelSpec:
+    schema = dataset.schema
+    if schema.image is None:
+        raise ValueError(f"{config.data} has no images; a feature world model needs video")
+    height, width, channels = schema.image
+    return ModelSpec(
+        action=schema.action,
+        image=(schema.views, channels, height, width),
+        proprioception=None,
+        context=config.context,
+        actions_per_step=config.actions_per_step,
+        frames_per_step=1,
+        seconds_per_step=config.actions_per_step / schema.fps,
+        latent=(encoder.grid[0] * encoder.grid[1], encoder.width),
+        fingerprint=encoder.fingerprint,
+        repeat=schema.action.discrete,
+        differentiable=True,
+        pixels=config.pixels,
+    )
+
+
+def _train_adapter(
+    config: Config,
+    dataset: EpisodeDataset,
+    split: Split,
+    cached: FeatureCache,
+    base: dino_world.FrozenDinoWorld,
+    adapter: nn.Module,
+    folder: Path,
+) -> Mapping[str, Any]:
+    """Train the adapter on clips of cached features; warn if it does not react to actions."""
+    clip = ClipConfig(config.frames, config.actions_per_step)
+    reader = ClipReader(dataset, split.train, clip, cached)
+    unseen = ClipReader(dataset, split.val, clip, cached)
+    count = min(256, unseen.count)
+    held_out = _features(unseen.take(np.linspace(0, unseen.count - 1, count).astype(np.int64)))
+
+    def clips(step: int) -> FeatureClips:
+        return _features(reader.batch(config.batch, config.seed, step))
+
+    learner = PredictorLearner(config.learner, base, adapter, clips, config.train.steps, held_out)  # pyright: ignore[reportArgumentType]
+    result = train.train(learner, folder / "train", config.train, config.resume, "adapter")
+    sensitivity = learner.sensitivity()
+    if sensitivity["actions/shuffled_over_right"] < 1.1:
+        log.warning(
+            "the model ignores its actions: held-out error under shuffled actions is only %.2f times that under the right "
+            "ones. Check that action[t] was applied between frames t and t + 1, train longer, or try --adapter.kind full",
+            sensitivity["actions/shuffled_over_right"],
+        )
+    return {"steps": result.steps, "seconds": result.seconds, **sensitivity}
+
+
+def _train_heads(
+    config: Config,
+    dataset: EpisodeDataset,
+    split: Split,
+    cached: FeatureCache,
+    encoder: ReducedEncoder,
+    spec: ModelSpec,
+    folder: Path,
+) -> Heads:
+    """Train the heads on the features of the training episodes; they never see a prediction."""
+    table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
+    probed = 0 if table.state is None else table.state.shape[1]
+    heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)
+    if any(True for _ in heads.parameters()):
+        learner = HeadsLearner(config.heads, heads, table, config.actions_per_step, config.train_heads.steps)
+        train.train(learner, folder / "train_heads", config.train_heads, config.resume, "heads")
+    return heads.eval()
+
+
+def frame_table(
+    dataset: EpisodeDataset, split: Split, cached: FeatureCache, with_state: bool, seed: int, shown: int = 6000
+) -> FrameTable:
+    """Features of all frames, exact states, and the pictures of about `shown` frames of the training episodes."""
+    episodes = np.array(split.train)
+    first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
+    rng = np.random.default_rng(seed)
+    rows, pictures = [], []
+    for episode in rng.permutation(episodes)[: max(1, min(len(episodes), shown // 16))]:
+        pick = np.sort(rng.permutation(dataset.lengths[episode])[:16])
+        rows.append(cached.offsets[episode] + pick)
+        pictures.append(dataset.frames(int(episode))[pick, 0])
+    names = _probed(dataset) if with_state else ()
+    state = None
+    if names:
+        columns = [dataset.schema.state.index(name) for name in names] if dataset.schema.state else []
+        state = np.full((cached.offsets[-1], len(columns)), np.nan, np.float32)
+        for episode in episodes:
+            exact = dataset.episode(int(episode), video=False).state
+            assert exact is not None
+            state[cached.offsets[episode] : cached.offsets[episode + 1]] = exact[:, columns]
+    return FrameTable(cached.features[:, 0], first, lengths, state, np.concatenate(rows), np.concatenate(pictures))
+
+
+def _probed(dataset: EpisodeDataset) -> tuple[str, ...]:
+    """The entries of the state that change over the data set: what a probe can be asked for."""
+    if dataset.schema.state is None:
+        return ()
+    states = [dataset.episode(i, video=False).state for i in range(len(dataset))]
+    spread = np.concatenate([s for s in states if s is not None]).std(0)
+    return tuple(name for name, value in zip(dataset.schema.state, spread, strict=True) if value > 1e-5)
+
+
+def _features(clips: Clips) -> FeatureClips:
+    assert clips.features is not None
+    return FeatureClips(clips.features[:, :, 0].float(), clips.time, clips.action)

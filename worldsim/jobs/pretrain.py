@@ -1,0 +1,82 @@
+"""`worldsim pretrain`: video -> frozen features -> a latent predictor that knows how video goes on, without actions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+
+from worldsim import registry
+from worldsim.backbones import dino_world
+from worldsim.backbones.reduced import ReducedEncoder, save_reduction
+from worldsim.config import component
+from worldsim.data.clips import split_episodes
+from worldsim.data.read import EpisodeDataset
+from worldsim.data.variable_rate import variable_rate_rows
+from worldsim.files import atomic_write_json
+from worldsim.jobs import parts, runs, train
+from worldsim.learners.predictor import Config as LearnerConfig
+from worldsim.learners.predictor import FeatureClips, PredictorLearner
+from worldsim.precision import Precision
+from worldsim.registry import Component
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Action-free pretraining of DINO-world on any video; actions in the data are not read."""
+
+    data: tyro.conf.Positional[Path]
+    """A data set in the LeRobot v3.0 layout."""
+    out: Path = Path("runs/pretrain")
+    encoder: Component = component("backbones", "dinov2")
+    predictor: dino_world.Architecture = field(default_factory=dino_world.Architecture)
+    """Its width and grid follow the encoder's."""
+    reduction: parts.ReductionConfig = field(default_factory=parts.ReductionConfig)
+    frames: int = 8
+    """T, frames of a clip."""
+    gaps: tuple[int, int] = (1, 4)
+    """The least and the most frames of the data between two frames of a clip: the variable frame rate."""
+    batch: int = 64
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    train: train.Config = field(default_factory=lambda: train.Config(steps=3000))
+    features: Annotated[Path | None, tyro.conf.arg(help="Where features are kept; None: in the run folder.")] = None
+    dtype: Precision = "auto"
+    """In which the frozen encoder computes features."""
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run(config: Config) -> Path:
+    """Pretrain; returns the folder of the predictor, which `--predictor.name` takes."""
+    dataset = EpisodeDataset(config.data)
+    split = split_episodes(len(dataset), config.seed, val=0.05, test=0.0)
+    folder = runs.create_run(config.out, config, config.resume, config.overwrite)
+    base = registry.build(config.encoder)
+    reduction = parts.new_reduction(base, dataset, split.train, config.reduction, config.seed)
+    encoder = ReducedEncoder(base, reduction)
+    cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
+    table, fps = cached.features[:, :, 0], dataset.schema.fps
+    episodes = np.array(split.train)
+    first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
+
+    def clips(step: int) -> FeatureClips:
+        rows = variable_rate_rows(first, lengths, config.frames, config.gaps, config.batch, config.seed, step)
+        times = torch.from_numpy((rows - rows[:, :1]) / fps).float()
+        return FeatureClips(torch.from_numpy(table[rows]).float(), times, None)
+
+    torch.manual_seed(config.seed)
+    network = dino_world.DinoWorld(replace(config.predictor, width=encoder.width, grid=encoder.grid))
+    learner = PredictorLearner(config.learner, network, None, clips, config.train.steps)
+    result = train.train(learner, folder / "train", config.train, config.resume, "pretrain")
+    network.save(folder / "predictor")
+    save_reduction(reduction, folder / "predictor")
+    atomic_write_json(folder / "summary.json", {"steps": result.steps, **result.metrics})
+    return folder / "predictor"

@@ -1,7 +1,7 @@
 """DINO-world (Baldassarre et al. 2025, arXiv 2507.19468): a latent video predictor made of cross-attention alone.
 
-Every block is q + CrossAttn(LN(q), {x of earlier frames}) and q + MLP(LN(q)); queries never see each other. A key or a value
-depends on its own frame only, so it is computed once and kept: caching is exact.
+Every block is q + CrossAttn(LN(q), {x of earlier frames}) and q + MLP(LN(q)); queries never see each other. A key or a
+value depends on its own frame only, so it is computed once and kept: caching is exact.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,11 +64,21 @@ class Memory:
     values: Tensor  # [B, blocks, heads, t * N, head]
 
 
+class Remembered(Protocol):
+    """Anything with the keys and values of a `Memory`."""
+
+    @property
+    def keys(self) -> Tensor: ...
+
+    @property
+    def values(self) -> Tensor: ...
+
+
 def rotary_angles(times: Tensor, grid: tuple[int, int], head: int) -> Tensor:
     """Angles [..., N, 3 P] of times [...] in seconds and of the places of a token grid.
 
-    P = head // 6 periods an axis (10 of a head of 64), 10^linspace(-2, 2, P); the angle is 2 pi position / period. Places are
-    linspace(-1, 1) along each axis, whatever the resolution; time is absolute, in seconds.
+    P = head // 6 periods an axis (10 of a head of 64), 10^linspace(-2, 2, P); the angle is 2 pi position / period.
+    Places are linspace(-1, 1) along each axis, whatever the resolution; time is absolute, in seconds.
     """
     count = head // 6
     periods = 10 ** torch.linspace(-2, 2, count, device=times.device, dtype=torch.float32)
@@ -216,7 +227,7 @@ class DinoWorld(nn.Module):
         pairs = [block.keys_values(x, angles) for block in self._blocks()]
         return Memory(torch.stack([k for k, _ in pairs], 1), torch.stack([v for _, v in pairs], 1))
 
-    def query_frame(self, memories: list[Memory], time: Tensor, inject: Inject | None = None) -> Tensor:
+    def query_frame(self, memories: Sequence[Remembered], time: Tensor, inject: Inject | None = None) -> Tensor:
         """The features [B, N, D] of the frame at `time` [B], given what is remembered of earlier ones.
 
         A memory of R < B rows is shared by B / R rows each.
@@ -263,7 +274,10 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def folder_of(name: str) -> Path:
-    """The folder of a predictor by bundled name or path; a hub name is fetched. Raises FileNotFoundError if it cannot be."""
+    """The folder of a predictor by bundled name or path; a hub name is fetched.
+
+    Raises FileNotFoundError if it cannot be had.
+    """
     folder = Path(resolve(name))
     if folder.is_dir():
         return folder

@@ -77,7 +77,10 @@ class Dinov2(Frozen):
         return self._fingerprint
 
     def encode(self, video: Tensor) -> Tensor:
-        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]; bfloat16 video is multiplied in bfloat16."""
+        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1].
+
+        bfloat16 video is multiplied in bfloat16; the features are float32 all the same.
+        """
         if video.ndim != 6 or video.shape[3] != 3:
             raise ValueError(f"video has shape {tuple(video.shape)}; expected [B, T, V, 3, Y, X]")
         batch, frames, cameras = video.shape[:3]

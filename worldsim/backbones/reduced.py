@@ -34,8 +34,8 @@ class Reduction:
 def fit_reduction(features: Tensor, rank: int, factor: int, encoder: str, whiten: float = 0.0) -> Reduction:
     """Principal components of features [..., D]: `rank` of them.
 
-    whiten in [0, 1]: a component of variance v is divided by v^(whiten / 2); 0 keeps the shape of the space, 1 makes all
-    components equal. Raises ValueError if the rank is above D.
+    whiten in [0, 1]: a component of variance v is divided by v^(whiten / 2); 0 keeps the shape of the space, 1 makes
+    all components equal. Raises ValueError if the rank is above D.
     """
     flat = features.reshape(-1, features.shape[-1]).double()
     if rank > flat.shape[1]:

@@ -1,4 +1,7 @@
-"""Clips at a variable frame rate: DINO-world's pretraining draws the gap before every frame (arXiv 2507.19468, section 3)."""
+"""Clips at a variable frame rate: DINO-world's pretraining draws the gap before every frame.
+
+Baldassarre et al. 2025, arXiv 2507.19468, section 3.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ def variable_rate_rows(
 ) -> NDArray[np.int64]:
     """Rows [B, T] of a table of frames, episode e being `lengths[e]` rows from `first[e]` on: pure in (seed, step).
 
-    gaps: the least and the most rows between two frames of a clip, both included; each gap is drawn uniformly and the start
-    too. An episode too short for a clip is never drawn; a long one is drawn as often as it has starts.
+    gaps: the least and the most rows between two frames of a clip, both included; each gap is drawn uniformly and the
+    start too. An episode too short for a clip is never drawn; a long one is drawn as often as it has starts.
     Raises DataError if no episode is long enough and ValueError for gaps that are none.
     """
     low, high = gaps

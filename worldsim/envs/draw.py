@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ def pixel_grid(height: int, width: int) -> tuple[Image, Image]:
     return y[:, None], x[None, :]
 
 
-def fill(image: Image, distance: Image, color: tuple[float, float, float] | Image) -> None:
+def fill(image: Image, distance: NDArray[np.floating[Any]], color: tuple[float, float, float] | Image) -> None:
     """Paint where a signed distance in pixels is negative, with an edge one pixel soft."""
     alpha = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
     image += alpha * (np.asarray(color, dtype=np.float32) - image)

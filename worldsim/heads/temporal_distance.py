@@ -1,8 +1,9 @@
 """How many model steps it takes from one latent to another: a quasimetric learned from the order of frames alone.
 
-Quasimetric RL (Wang et al. 2023, "Optimal goal-reaching reinforcement learning via quasimetric learning", eq. 9): push all
-distances up, while a transition that was seen costs at most the time it took. By the triangle inequality, which the
-interval quasimetric holds by construction (Wang & Isola 2022), what remains is the shortest path. No labels, no positions.
+Quasimetric RL (Wang et al. 2023, "Optimal goal-reaching reinforcement learning via quasimetric learning", eq. 9): push
+all distances up, while a transition that was seen costs at most the time it took. By the triangle inequality, which the
+interval quasimetric holds by construction (Wang & Isola 2022), what remains is the shortest path. No labels, no
+positions.
 """
 
 from __future__ import annotations

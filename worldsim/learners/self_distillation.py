@@ -63,7 +63,8 @@ def build_encoder(architecture: Architecture) -> Dinov2Model:
             image_size=architecture.image_size,
             patch_size=architecture.patch_size,
             layerscale_value=1.0,
-            attn_implementation="eager",  # the backward pass of fused attention is slow on a CPU
+            # the backward pass of fused attention is slow on a CPU
+            attn_implementation="eager",  # pyright: ignore[reportCallIssue]  # an entry of every config, undeclared
         )
     )
 
@@ -203,4 +204,6 @@ class SelfDistillation:
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
     with torch.no_grad():
-        torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
+        torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
+            list(target.parameters()), list(source.parameters())
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class CachedPredictor(FrozenPredictor, Protocol):
         """Keys and values of frames [B, t, N, D] at times [B, t]."""
         ...
 
-    def query_frame(self, memories: list[Memory], time: Tensor, inject: Inject | None = None) -> Tensor:
+    def query_frame(self, memories: Sequence[Memory], time: Tensor, inject: Inject | None = None) -> Tensor:
         """The features [B, N, D] of the frame at `time` [B]; a memory of R < B rows serves B / R rows each."""
         ...
 

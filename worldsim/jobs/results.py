@@ -1,0 +1,91 @@
+"""What planning and evaluation found, as records: jobs make them, `jobs/pages.py` puts them on a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """How one way to act fared over the held-out pairs."""
+
+    name: str  # such as `plan`, `random`, `oracle` or `simulator`
+    success: float  # fraction of the n pairs
+    low: float  # end of the 95 % Wilson interval
+    high: float
+    n: int  # pairs
+    steps_mean: float | None  # environment steps of the successful pairs; None if none was
+    model_calls: float | None = None  # a decision; None for what uses no model
+    seconds_per_decision: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PlanFilm:
+    """One pair as it was played."""
+
+    title: str
+    frames: NDArray[np.uint8]  # [T, Y, X, 3]
+    goal: NDArray[np.uint8]  # [Y, X, 3]
+    success: bool
+    seconds_per_frame: float = 0.1
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """Planning on one protocol's fixed pairs, beside what it is compared with."""
+
+    env: str
+    protocol: str
+    budget: int  # environment steps
+    rows: tuple[PlanRow, ...]
+    films: tuple[PlanFilm, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """How far one way to foresee the future is off, for each of M clips at each of H model steps."""
+
+    name: str
+    feature: NDArray[np.float64]  # [M, H] mean squared difference of latents
+    pixel: NDArray[np.float64] | None  # [M, H] mean squared difference of pixels from 0 to 1
+    position: NDArray[np.float64] | None  # [M, H] Euclidean distance of the probed from the exact position
+
+
+@dataclass(frozen=True, eq=False)
+class ImaginedFilm:
+    """A clip that happened and what was imagined from its first frames, uint8 [T, Y, X, 3] each."""
+
+    episode: int
+    start: int  # the frame of the episode that is the first
+    real: NDArray[np.uint8]
+    right: NDArray[np.uint8]
+    shuffled: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a world model imagined on held-out clips, against what happened."""
+
+    episode: NDArray[np.int64]  # [M] of each clip
+    right: Errors
+    shuffled: Errors
+    zero: Errors
+    copy_last: Errors
+    floor: Errors  # of the true latents: what the heads alone are off
+    films: tuple[ImaginedFilm, ...]
+    context: int  # real frames that the model was shown
+    horizon: int  # H
+    asked: int  # the horizon that was asked for
+    trained: int | None  # model steps of a training clip
+    seconds_per_step: float
+    tolerance: float | None  # a position is right within it; None without positions
+    position: tuple[str, ...]  # the entries of the state that are the position; empty without positions
+    seed: int
+
+    @property
+    def kinds(self) -> tuple[Errors, ...]:
+        """The ways to foresee the future, the model's own first."""
+        return self.right, self.shuffled, self.zero, self.copy_last

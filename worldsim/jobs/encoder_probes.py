@@ -1,0 +1,139 @@
+"""Linear probes of a frozen encoder: how exactly its tokens tell where something is, in frames it never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.backbones import dinov2
+from worldsim.backbones.reduced import fit_reduction
+from worldsim.envs import two_room, two_room_sample, worlds
+from worldsim.protocols import FrozenEncoder
+
+SINGLE = ("arena", "goal", "four_rooms", "corridors", "maze", "pillars", "car")  # worlds with one moving object
+RIDGES = tuple(10.0**k for k in range(-6, 2))  # times the mean eigenvalue of the Gram matrix
+HELD_OUT = 7919  # parts these frames from all that pretraining draws with seeds of its own
+
+
+@dataclass(frozen=True)
+class Config:
+    """How many frames the probes are fitted on, chosen on and judged on, and how the tokens are reduced."""
+
+    fit: int = 1500
+    choose: int = 250
+    judge: int = 750
+    rank: int = 32
+    whiten: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Frames [M, 64, 64, 3] uint8 and where the object is, x and y in px [M, 2]."""
+
+    frames: NDArray[np.uint8]
+    places: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeErrors:
+    """Distances in px between probed and exact place, one a judged frame [M]."""
+
+    all_tokens: Tensor
+    reduced_tokens: Tensor
+
+
+def two_room_frames(count: int, seed: int) -> Labelled:
+    """Frames of TwoRoom as it usually looks, the door and the dot anywhere."""
+    rng = np.random.default_rng((HELD_OUT, seed, 0))
+    layout = two_room_sample.layouts(count, rng)
+    places = two_room_sample.places(layout, rng)
+    return Labelled(two_room.render(layout, places), places)
+
+
+def world_frames(count: int, seed: int) -> Labelled:
+    """One frame each of `count` instances of the worlds with a single object."""
+    rng = np.random.default_rng((HELD_OUT, seed, 1))
+    videos = [worlds.sample_video(SINGLE[i % len(SINGLE)], 1, rng) for i in range(count)]
+    frames, places = np.concatenate([v.frames for v in videos]), np.concatenate([v.objects[:, 0] for v in videos])
+    return Labelled(frames, places)
+
+
+SCENES: dict[str, Callable[[int, int], Labelled]] = {"two_room": two_room_frames, "worlds": world_frames}
+TOKENS, ENCODERS = ("all_tokens", "reduced_tokens"), ("pretrained", "random_init", "difference")
+
+
+def row_name(scene: str, tokens: str, encoder: str) -> str:
+    """What a figure is called in docs/results; `difference` is random_init minus pretrained, frame by frame."""
+    return f"probe.{scene}.{tokens}.{encoder}.px"
+
+
+def compare(name: str, scene: str, config: Config) -> Iterator[tuple[str, Tensor]]:
+    """Row names with errors [M] in px: of an encoder, of the same network at random initialisation, their difference.
+
+    name is a bundled name, folder or hub name; scene one of `SCENES`.
+    """
+    labelled = SCENES[scene](config.fit + config.choose + config.judge, config.seed)
+    trained = probe(dinov2.build(dinov2.Config(name)), labelled, config)
+    random = probe(dinov2.build(dinov2.Config(name, random_init=True)), labelled, config)
+    for tokens in TOKENS:
+        one, other = getattr(trained, tokens), getattr(random, tokens)
+        for encoder, values in zip(ENCODERS, (one, other, other - one), strict=True):
+            yield row_name(scene, tokens, encoder), values
+
+
+def probe(encoder: FrozenEncoder, scenes: Labelled, config: Config) -> ProbeErrors:
+    """Ridge regression from all patch tokens side by side, and from their principal components, to the exact place.
+
+    The first `fit` frames fit it, the next `choose` choose the penalty, the rest are judged.
+    """
+    tokens = encode(encoder, scenes.frames)  # [M, N, D]
+    places = torch.from_numpy(scenes.places).double()
+    reduction = fit_reduction(tokens[: config.fit], config.rank, 1, encoder.fingerprint, config.whiten)
+    reduced = (tokens - reduction.mean) @ reduction.basis
+    ends = (config.fit, config.fit + config.choose)
+    return ProbeErrors(*(ridge_errors(x.flatten(1).double(), places, ends) for x in (tokens, reduced)))
+
+
+@torch.no_grad()
+def encode(encoder: FrozenEncoder, frames: NDArray[np.uint8], batch: int = 64) -> Tensor:
+    """Patch tokens [M, N, D] in fp32 of frames [M, Y, X, 3]."""
+    parts = []
+    for start in range(0, len(frames), batch):
+        video = torch.from_numpy(frames[start : start + batch]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        parts.append(encoder.encode(video[:, None, None])[:, 0, 0])
+    return torch.cat(parts)
+
+
+def ridge_errors(x: Tensor, y: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Euclidean errors of ridge regression from x [M, F] to y [M, 2] on the rows after ends[1].
+
+    Fitted in its dual form on rows before ends[0], with the penalty of least error on the rows between the ends.
+    """
+    fit, choose = ends
+    if not 1 < fit < choose < len(x):
+        raise ValueError(
+            f"{len(x)} frames cannot be parted at {fit} and {choose}: fit, choose and judge need some each"
+        )
+    x, middle = x - x[:fit].mean(0), y[:fit].mean(0)
+    gram, cross = x[:fit] @ x[:fit].T, x[fit:] @ x[:fit].T
+    values, vectors = torch.linalg.eigh(gram)
+    target, seen = vectors.T @ (y[:fit] - middle), cross @ vectors
+    errors = []
+    for ridge in RIDGES:
+        found = seen @ (target / (values.clamp(min=0) + ridge * values.mean())[:, None]) + middle
+        errors.append((found - y[fit:]).norm(dim=1))
+    best = min(errors, key=lambda e: float(e[: choose - fit].mean()))
+    return best[choose - fit :]
+
+
+def mean_interval(values: Tensor) -> tuple[float, float, float]:
+    """The mean of values [M] and the ends of its 95 % interval (normal; frames are independent)."""
+    mean, half = float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values))
+    return mean, mean - half, mean + half

@@ -25,9 +25,9 @@ HELD_OUT = 7919  # parts these frames from all that pretraining draws with seeds
 class Config:
     """How many frames the probes are fitted on, chosen on and judged on, and how the tokens are reduced."""
 
-    fit: int = 1500
-    choose: int = 250
-    judge: int = 750
+    fit: int = 1000
+    choose: int = 200
+    judge: int = 400
     rank: int = 32
     whiten: float = 0.5
     seed: int = 0

@@ -94,22 +94,33 @@ def test_ridge_regression_is_that_of_the_normal_equations() -> None:
 
 def test_probes_of_the_bundled_encoder_beat_the_mean_place() -> None:
     config = probes.Config(fit=200, choose=20, judge=40, rank=16)
-    labelled = probes.two_room_frames(260, 0)
-    errors = probes.probe(dinov2.build(dinov2.Config()), labelled, config)
-    guess = np.linalg.norm(labelled.places[220:] - labelled.places[:200].mean(0), axis=1).mean()
+    groups = probes.two_room_frames(260, 0)
+    errors = probes.probe(dinov2.build(dinov2.Config()), groups, config)
+    places = groups[0].places
+    guess = np.linalg.norm(places[220:] - places[:200].mean(0), axis=1).mean()
     assert len(errors.all_tokens) == len(errors.reduced_tokens) == 40
     assert errors.all_tokens.mean() < guess / 2 and errors.reduced_tokens.mean() < guess / 2
 
 
 @pytest.mark.parametrize("scene", probes.SCENES)
+@pytest.mark.parametrize("scene", probes.SCENES)
 def test_labels_are_where_the_object_is(scene: str) -> None:
-    one, again = probes.SCENES[scene](14, 3), probes.SCENES[scene](14, 3)
-    assert np.array_equal(one.frames, again.frames) and one.frames.shape == (14, 64, 64, 3)
-    columns, rows = np.floor(one.places).astype(int).T
-    middle = one.frames[np.arange(14), rows, columns].astype(int)
-    around = one.frames.reshape(14, -1, 3).astype(int)
-    odd = np.abs(around - middle[:, None]).max(axis=2) > 40
-    assert (odd.mean(axis=1) > 0.8).all(), "an object is a small spot that stands out from the rest"
+    for one, again in zip(probes.SCENES[scene](16, 3), probes.SCENES[scene](16, 3), strict=True):
+        count = len(one.frames)
+        assert np.array_equal(one.frames, again.frames) and one.frames.shape == (count, 64, 64, 3)
+        columns, rows = np.floor(one.places).astype(int).T
+        middle = one.frames[np.arange(count), rows, columns].astype(int)
+        around = one.frames.reshape(count, -1, 3).astype(int)
+        odd = np.abs(around - middle[:, None]).max(axis=2) > 40
+        assert (odd.mean(axis=1) > 0.8).all(), "an object is a small spot that stands out from the rest"
+
+
+def test_groups_are_probed_one_by_one() -> None:
+    config = probes.Config(fit=40, choose=20, judge=20, rank=8)
+    encoder, groups = dinov2.build(dinov2.Config()), probes.one_world_frames(80, 0)
+    errors = probes.probe(encoder, groups, config)
+    alone = [probes.probe(encoder, (group,), config).all_tokens for group in groups]
+    assert len(groups) == 4 and torch.equal(errors.all_tokens, torch.cat(alone)) and len(errors.all_tokens) == 20
 
 
 def test_an_interval_holds_its_mean() -> None:

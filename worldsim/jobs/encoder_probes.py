@@ -17,6 +17,7 @@ from worldsim.envs import two_room, two_room_sample, worlds
 from worldsim.protocols import FrozenEncoder
 
 SINGLE = ("arena", "goal", "four_rooms", "corridors", "maze", "pillars", "car")  # worlds with one moving object
+FOUR = ("arena", "four_rooms", "pillars", "car")
 RIDGES = tuple(10.0**k for k in range(-6, 2))  # times the mean eigenvalue of the Gram matrix
 HELD_OUT = 7919  # parts these frames from all that pretraining draws with seeds of its own
 
@@ -49,23 +50,37 @@ class ProbeErrors:
     reduced_tokens: Tensor
 
 
-def two_room_frames(count: int, seed: int) -> Labelled:
+def two_room_frames(count: int, seed: int) -> tuple[Labelled, ...]:
     """Frames of TwoRoom as it usually looks, the door and the dot anywhere."""
     rng = np.random.default_rng((HELD_OUT, seed, 0))
     layout = two_room_sample.layouts(count, rng)
     places = two_room_sample.places(layout, rng)
-    return Labelled(two_room.render(layout, places), places)
+    return (Labelled(two_room.render(layout, places), places),)
 
 
-def world_frames(count: int, seed: int) -> Labelled:
-    """One frame each of `count` instances of the worlds with a single object."""
+def worlds_frames(count: int, seed: int) -> tuple[Labelled, ...]:
+    """One frame each of `count` instances of the worlds with a single object: other walls and colours every time."""
     rng = np.random.default_rng((HELD_OUT, seed, 1))
     videos = [worlds.sample_video(SINGLE[i % len(SINGLE)], 1, rng) for i in range(count)]
     frames, places = np.concatenate([v.frames for v in videos]), np.concatenate([v.objects[:, 0] for v in videos])
-    return Labelled(frames, places)
+    return (Labelled(frames, places),)
 
 
-SCENES: dict[str, Callable[[int, int], Labelled]] = {"two_room": two_room_frames, "worlds": world_frames}
+def one_world_frames(count: int, seed: int) -> tuple[Labelled, ...]:
+    """`count` frames shared out among one instance each of four worlds, probed one by one: only the object moves.
+
+    The frames are 3 s apart, so that the judged ones, which come last, are not neighbours of the fitted ones.
+    """
+    rng = np.random.default_rng((HELD_OUT, seed, 2))
+    videos = [worlds.sample_video(name, count // len(FOUR), rng, 30) for name in FOUR]
+    return tuple(Labelled(video.frames, video.objects[:, 0]) for video in videos)
+
+
+SCENES: dict[str, Callable[[int, int], tuple[Labelled, ...]]] = {
+    "two_room": two_room_frames,
+    "one_world": one_world_frames,
+    "worlds": worlds_frames,
+}
 TOKENS, ENCODERS = ("all_tokens", "reduced_tokens"), ("pretrained", "random_init", "difference")
 
 
@@ -79,26 +94,33 @@ def compare(name: str, scene: str, config: Config) -> Iterator[tuple[str, Tensor
 
     name is a bundled name, folder or hub name; scene one of `SCENES`.
     """
-    labelled = SCENES[scene](config.fit + config.choose + config.judge, config.seed)
-    trained = probe(dinov2.build(dinov2.Config(name)), labelled, config)
-    random = probe(dinov2.build(dinov2.Config(name, random_init=True)), labelled, config)
+    groups = SCENES[scene](config.fit + config.choose + config.judge, config.seed)
+    trained = probe(dinov2.build(dinov2.Config(name)), groups, config)
+    random = probe(dinov2.build(dinov2.Config(name, random_init=True)), groups, config)
     for tokens in TOKENS:
         one, other = getattr(trained, tokens), getattr(random, tokens)
         for encoder, values in zip(ENCODERS, (one, other, other - one), strict=True):
             yield row_name(scene, tokens, encoder), values
 
 
-def probe(encoder: FrozenEncoder, scenes: Labelled, config: Config) -> ProbeErrors:
+def probe(encoder: FrozenEncoder, groups: tuple[Labelled, ...], config: Config) -> ProbeErrors:
     """Ridge regression from all patch tokens side by side, and from their principal components, to the exact place.
 
-    The first `fit` frames fit it, the next `choose` choose the penalty, the rest are judged.
+    Each group has a regression of its own: the first frames fit it, the next choose the penalty, the rest are judged,
+    in the shares of the config.
     """
-    tokens = encode(encoder, scenes.frames)  # [M, N, D]
-    places = torch.from_numpy(scenes.places).double()
-    reduction = fit_reduction(tokens[: config.fit], config.rank, 1, encoder.fingerprint, config.whiten)
+    errors = [_probe(encoder, group, config) for group in groups]
+    return ProbeErrors(*(torch.cat([getattr(e, tokens) for e in errors]) for tokens in TOKENS))
+
+
+def _probe(encoder: FrozenEncoder, group: Labelled, config: Config) -> ProbeErrors:
+    total = config.fit + config.choose + config.judge
+    fit, choose = (len(group.frames) * end // total for end in (config.fit, config.fit + config.choose))
+    tokens = encode(encoder, group.frames)  # [M, N, D]
+    places = torch.from_numpy(group.places).double()
+    reduction = fit_reduction(tokens[:fit], config.rank, 1, encoder.fingerprint, config.whiten)
     reduced = (tokens - reduction.mean) @ reduction.basis
-    ends = (config.fit, config.fit + config.choose)
-    return ProbeErrors(*(ridge_errors(x.flatten(1).double(), places, ends) for x in (tokens, reduced)))
+    return ProbeErrors(*(ridge_errors(x.flatten(1).double(), places, (fit, choose)) for x in (tokens, reduced)))
 
 
 @torch.no_grad()

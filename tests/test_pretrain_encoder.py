@@ -103,7 +103,6 @@ def test_probes_of_the_bundled_encoder_beat_the_mean_place() -> None:
 
 
 @pytest.mark.parametrize("scene", probes.SCENES)
-@pytest.mark.parametrize("scene", probes.SCENES)
 def test_labels_are_where_the_object_is(scene: str) -> None:
     for one, again in zip(probes.SCENES[scene](16, 3), probes.SCENES[scene](16, 3), strict=True):
         count = len(one.frames)

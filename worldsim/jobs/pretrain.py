@@ -63,7 +63,7 @@ def run(config: Config) -> Path:
     reduction = parts.new_reduction(base, dataset, split.train, config.reduction, config.seed)
     encoder = ReducedEncoder(base, reduction)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
-    table, fps = cached.features[:, :, 0], dataset.schema.fps
+    table, fps = cached.features[:, 0], dataset.schema.fps
     episodes = np.array(split.train)
     first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worldsim.jobs.measures import Band, mean_band, ratio_band, steps_within
+
+Measure = Literal["feature", "pixel", "position"]
+MEASURES: tuple[Measure, ...] = ("position", "feature", "pixel")
+STEP = 10  # the model step at which ratios are told
+RIGHT, SHUFFLED, ZERO, COPY_LAST, FLOOR = (
+    *("right actions", "shuffled actions", "zero actions"),
+    *("copy last", "true features"),
+)
+SHORT = {RIGHT: "right", SHUFFLED: "shuffled", ZERO: "zero", COPY_LAST: "copy_last", FLOOR: "floor"}
 
 
 @dataclass(frozen=True)
@@ -89,3 +101,28 @@ class Evaluation:
     def kinds(self) -> tuple[Errors, ...]:
         """The ways to foresee the future, the model's own first."""
         return self.right, self.shuffled, self.zero, self.copy_last
+
+
+def error_band(evaluation: Evaluation, errors: Errors, measure: Measure) -> Band | None:
+    """The mean error at each model step [H]; None if it was not measured."""
+    values = _values(errors, measure)
+    return None if values is None else mean_band(values, evaluation.episode, evaluation.seed)
+
+
+def ratio_to(evaluation: Evaluation, baseline: Errors, measure: Measure) -> Band | None:
+    """The error under the right actions over the baseline's, at each model step [H]; None if it was not measured."""
+    values, others = _values(evaluation.right, measure), _values(baseline, measure)
+    if values is None or others is None:
+        return None
+    return ratio_band(values, others, evaluation.episode, evaluation.seed)
+
+
+def coherent_steps(evaluation: Evaluation) -> Band | None:
+    """How many model steps the mean position error stays within the tolerance: [1]; None without positions."""
+    if evaluation.right.position is None or evaluation.tolerance is None:
+        return None
+    return steps_within(evaluation.right.position, evaluation.tolerance, evaluation.episode, evaluation.seed)
+
+
+def _values(errors: Errors, measure: Measure) -> NDArray[np.float64] | None:
+    return {"feature": errors.feature, "pixel": errors.pixel, "position": errors.position}[measure]

@@ -1,0 +1,206 @@
+"""`worldsim evaluate`: held-out start + actions -> model.rollout (H >> training) -> decode -> measures -> report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.data.clips import split_episodes
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import held_out, pages, runs, saved
+from worldsim.jobs.foresight import Running, Subject, foresee
+from worldsim.jobs.measures import Band
+from worldsim.jobs.results import (
+    MEASURES,
+    SHORT,
+    STEP,
+    Errors,
+    Evaluation,
+    ImaginedFilm,
+    coherent_steps,
+    error_band,
+    ratio_to,
+)
+from worldsim.precision import Precision, resolve
+from worldsim.registry import nearest
+
+log = logging.getLogger(__name__)
+
+POSITION = ("agent_x", "agent_y")
+TOLERANCE = 4.5 / 65  # of the width of the image: at the goal, for TwoRoom
+
+
+@dataclass(frozen=True)
+class Config:
+    """How far imagination can be trusted: compare it with what happened in episodes that no training saw."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a finished finetune or quickstart run."""
+    data: Path | None = None
+    """None: the data set of the run, of which only the test episodes are used."""
+    horizon: int = 16
+    """Model steps to imagine, cut to what the episodes allow."""
+    context: int | None = None
+    """Real frames that the model is shown, 1 to its K; None: 2, as far as K allows."""
+    clips: int = 2
+    """Clips of an episode, spread over it."""
+    position: tuple[str, ...] = POSITION
+    """The entries of the exact state that are a position: their error is a Euclidean distance."""
+    tolerance: float | None = None
+    """The error up to which a position is right; None: 4.5 / 65 of the width of the image."""
+    shown: int = 6
+    """Films in the report, a third of them under shuffled actions."""
+    batch: int = 16
+    """Clips side by side."""
+    out: Path | None = None
+    """None: in the run folder, under evaluate."""
+    seed: int = 0
+    device: str = "cpu"
+    dtype: Precision = "float32"
+    overwrite: bool = False
+
+
+def run(config: Config) -> Path:
+    """Evaluate, and write summary.json and report.html; returns their folder."""
+    out = config.out or config.run / "evaluate"
+    if not config.overwrite and out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"the folder {out} exists; replace it with --overwrite, or give another --out")
+    loaded = saved.load(config.run)
+    data = config.data or loaded.config.data
+    if config.data is None and not data.is_dir():
+        raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
+    dataset = EpisodeDataset(data)
+    evaluation = evaluate(loaded, dataset, config)
+    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    runs.write_summary(folder, summary(evaluation))
+    pages.write_evaluation_report(evaluation, folder / "report.html", {"run": str(config.run), "data": str(data)})
+    log.info("evaluated %d clips; see %s", len(evaluation.episode), folder / "report.html")
+    return folder
+
+
+def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> Evaluation:
+    """Judge a loaded run on the held-out episodes of its data set, or on all episodes of another."""
+    held_out.check_data(loaded.model.spec, dataset)
+    if dataset.fingerprint == loaded.identity.dataset:
+        episodes = split_episodes(len(dataset), loaded.config.seed).test
+    else:
+        log.warning("%s is not the data set of the run: all its episodes are taken as held out", dataset.path)
+        episodes = tuple(range(len(dataset)))
+    columns, probe = position_probe(loaded, dataset, config.position)
+    loaded.model.to(config.device)
+    loaded.heads.to(config.device)
+    subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1)
+    return judge(subject, dataset, episodes, config)
+
+
+def judge(subject: Subject, dataset: EpisodeDataset, episodes: tuple[int, ...], config: Config) -> Evaluation:
+    """Imagine clips of these episodes with any world model, and compare with what happened."""
+    least = {"horizon": 1, "clips": 1, "batch": 1, "shown": 0}
+    for name, value in zip(least, (config.horizon, config.clips, config.batch, config.shown), strict=True):
+        if value < least[name]:
+            raise ValueError(f"{name} is {value}: give at least {least[name]}")
+    spec = subject.model.spec
+    context = min(2, spec.context) if config.context is None else config.context
+    held = held_out.choose(dataset, episodes, spec, context, config.horizon, config.clips, config.seed)
+    count = config.shown - config.shown // 3 if spec.pixels else 0
+    filmed = set(np.linspace(0, len(held.rows) - 1, count).astype(int).tolist())
+    running = Running(config.device, resolve(config.dtype, config.device), config.seed)
+    parts: list[tuple[Errors, ...]] = []
+    films: list[ImaginedFilm] = []
+    with tqdm(total=len(held.rows), desc="evaluate", unit="clip") as bar:
+        for first in range(0, len(held.rows), config.batch):
+            some = np.arange(first, min(first + config.batch, len(held.rows)))
+            wanted = [i - first for i in some.tolist() if i in filmed]
+            clips = held.reader.take(held.rows[some])
+            errors, shown = foresee(subject, clips, held.shuffled[some], context, running, wanted)
+            parts.append(errors)
+            films += shown
+            bar.update(len(some))
+    right, shuffled, zero, copy_last, floor = (_join(kind) for kind in zip(*parts, strict=True))
+    width = dataset.schema.image[1] if dataset.schema.image else 0
+    measured = right.position is not None
+    return Evaluation(
+        episode=held.episode,
+        right=right,
+        shuffled=shuffled,
+        zero=zero,
+        copy_last=copy_last,
+        floor=floor,
+        films=tuple(films),
+        context=context,
+        horizon=held.horizon,
+        asked=config.horizon,
+        trained=subject.trained,
+        seconds_per_step=spec.seconds_per_step,
+        tolerance=(config.tolerance or TOLERANCE * width) if measured else None,
+        position=config.position if measured else (),
+        seed=config.seed,
+    )
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers of `summary.json`, by name; what was not measured is None. Ratios below 1 favour the world model."""
+    values: dict[str, Any] = {
+        "evaluate.n": len(evaluation.episode),
+        "evaluate.episodes": len(np.unique(evaluation.episode)),
+        "evaluate.seeds": [evaluation.seed],
+        "evaluate.context": evaluation.context,
+        "evaluate.horizon": evaluation.horizon,
+        "evaluate.tolerance": evaluation.tolerance,
+    }
+    for step in sorted({STEP, evaluation.horizon}):
+        for measure in MEASURES:
+            for errors in (*evaluation.kinds, evaluation.floor):
+                name = f"evaluate.{measure}_error_{SHORT[errors.name]}_{step}"
+                values |= _numbers(name, error_band(evaluation, errors, measure), step)
+            for errors in evaluation.kinds[1:]:
+                name = f"evaluate.{measure}_error_ratio_{SHORT[errors.name]}_{step}"
+                values |= _numbers(name, ratio_to(evaluation, errors, measure), step)
+    return values | _numbers("evaluate.coherent_steps", coherent_steps(evaluation), 1)
+
+
+def _numbers(name: str, band: Band | None, step: int) -> dict[str, float | None]:
+    """Value and interval of a band at a model step; None where there is none."""
+    there = band is not None and step <= len(band.value)
+    ends = (band.value, band.low, band.high) if band is not None and there else ()
+    numbers = [float(end[step - 1]) if np.isfinite(end[step - 1]) else None for end in ends] or [None] * 3
+    return {name: numbers[0], f"{name}_low": numbers[1], f"{name}_high": numbers[2]}
+
+
+def position_probe(
+    loaded: saved.Loaded, dataset: EpisodeDataset, names: tuple[str, ...]
+) -> tuple[tuple[int, ...], Callable[[Tensor], Tensor] | None]:
+    """The columns of the exact state that are the position, and what reads them from latents; (), None without.
+
+    Raises ValueError if names were given that the probe or the data do not have.
+    """
+    probe, probed, stored = loaded.heads.probe, loaded.identity.probed, dataset.schema.state or ()
+    known = [name for name in probed if name in stored] if probe is not None else []
+    missing = [name for name in names if name not in known]
+    if probe is None or (len(missing) == len(names) and names == POSITION) or not names:
+        return (), None
+    if missing:
+        hint = f"did you mean {nearest(missing[0], known)!r}? " if known else ""
+        raise ValueError(f"no state {missing[0]!r} is probed: {hint}There are {', '.join(known) or 'none'}")
+    read = [probed.index(name) for name in names]
+    return tuple(stored.index(name) for name in names), lambda latent: probe(latent)[:, read]
+
+
+def _join(parts: tuple[Errors, ...]) -> Errors:
+    """The errors of all batches in a row."""
+    pixel = [part.pixel for part in parts if part.pixel is not None]
+    position = [part.position for part in parts if part.position is not None]
+    return Errors(
+        parts[0].name,
+        np.concatenate([part.feature for part in parts]),
+        np.concatenate(pixel) if pixel else None,
+        np.concatenate(position) if position else None,
+    )

@@ -1,0 +1,99 @@
+"""Planning and evaluation as parts of a report, so that every job that has them writes one page of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from worldsim.jobs import evaluation_page
+from worldsim.jobs.results import Evaluation, PlanFilm, PlanResult
+from worldsim.report.html import write_report
+from worldsim.report.records import Bars, Cell, Film, Headline, Report, Section, Table, Verdict
+
+Part = tuple[tuple[Headline, ...], tuple[Section, ...], tuple[str, ...]]
+"""Headlines, sections and warnings: what a job adds to a page."""
+
+
+def write_evaluation_report(evaluation: Evaluation, path: Path, settings: Mapping[str, str]) -> None:
+    """The page of `worldsim evaluate`."""
+    headlines, sections, warnings = evaluation_sections(evaluation)
+    clips, episodes = len(evaluation.episode), evaluation_page.episode_count(evaluation)
+    subtitle = f"{clips} clips of {episodes} held-out episodes, {evaluation_page.reach(evaluation)}"
+    write_report(Report("How far imagination can be trusted", subtitle, headlines, sections, settings, warnings), path)
+
+
+def write_plan_report(result: PlanResult, path: Path) -> None:
+    """The page of `worldsim plan`."""
+    headlines, sections, warnings = plan_sections(result)
+    n = result.rows[0].n if result.rows else 0
+    subtitle = f"{result.env}, protocol {result.protocol}, {n} held-out pairs, {result.budget} environment steps each"
+    write_report(Report("Planning in imagination", subtitle, headlines, sections, {}, warnings), path)
+
+
+def evaluation_sections(evaluation: Evaluation) -> Part:
+    """What an evaluation found."""
+    page = evaluation_page
+    return page.headlines(evaluation), page.sections(evaluation), page.warnings(evaluation)
+
+
+def plan_sections(result: PlanResult) -> Part:
+    """What planning found: the first row is the world model's."""
+    if not result.rows:
+        raise ValueError("a plan result has no rows: give the world model's first")
+    ours, n = result.rows[0], result.rows[0].n
+    bars = Bars(
+        "Success rate",
+        "fraction of pairs",
+        [row.name for row in result.rows],
+        [row.success for row in result.rows],
+        [row.low for row in result.rows],
+        [row.high for row in result.rows],
+        "Lines are 95 % Wilson intervals.",
+    )
+    columns = (
+        "",
+        "success",
+        "low",
+        "high",
+        "pairs",
+        "steps to the goal",
+        "model calls a decision",
+        "seconds a decision",
+    )
+    cells: list[tuple[Cell, ...]] = [
+        (r.name, r.success, r.low, r.high, r.n, r.steps_mean, r.model_calls or None, r.seconds_per_decision)
+        for r in result.rows
+    ]
+    table = Table("Success and cost", columns, tuple(cells), "Steps are environment steps of the successful pairs.")
+    text = (
+        f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
+        "goal known by its picture alone. The world model sees pictures; what is called simulator or oracle knows the "
+        "exact state and shows what a perfect model would reach."
+    )
+    films = tuple(_plan_film(film) for film in result.films if len(film.frames))
+    sections = [Section(f"Planning: {result.protocol}", text, (bars, table))]
+    if films:
+        sections.append(Section(f"Plans carried out: {result.protocol}", "Left the goal, right what was done.", films))
+    verdict: Verdict = "good" if ours.success >= 0.9 else "bad" if ours.success < 0.5 else "neutral"
+    interval = f"95 % interval {ours.low:.0%} to {ours.high:.0%} over {n} pairs"
+    others = "".join(f"; {row.name} {row.success:.0%}" for row in result.rows[1:])
+    headline = Headline(f"Success, {result.protocol}", f"{ours.success:.0%}", verdict, interval + others)
+    return (headline,), tuple(sections), _plan_warnings(result)
+
+
+def _plan_warnings(result: PlanResult) -> tuple[str, ...]:
+    ours, chance = result.rows[0], [row for row in result.rows if row.name == "random"]
+    if chance and ours.low <= chance[0].high:
+        return (
+            f"On {result.protocol}, planning ({ours.success:.0%}) is not clearly better than random actions "
+            f"({chance[0].success:.0%}): their intervals overlap.",
+        )
+    return ()
+
+
+def _plan_film(film: PlanFilm) -> Film:
+    goal = np.repeat(film.goal[None], len(film.frames), axis=0)
+    title = f"{film.title}: {'reached' if film.success else 'missed'}"
+    return Film(title, goal, film.frames, film.seconds_per_frame, "goal", "carried out")

@@ -13,6 +13,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 def resolve(precision: Precision, device: str = "cpu") -> torch.dtype:
     """The dtype of matrix products on `device`; weights stay in float32."""
     if precision == "auto":
-        fast = torch.device(device).type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = torch.device(device).type == "cuda" or (
+            torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32

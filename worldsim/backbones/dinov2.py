@@ -46,11 +46,11 @@ class Dinov2(Frozen):
     def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
         super().__init__()
         patch = int(model.config.patch_size)
-        if preprocessing.resolution % patch:
-            low = preprocessing.resolution // patch * patch
+        low = preprocessing.resolution // patch * patch
+        if preprocessing.resolution < patch or low != preprocessing.resolution:
+            near = str(patch) if low <= 0 else f"{low} or {low + patch}"
             raise ValueError(
-                f"resolution {preprocessing.resolution} is no multiple of the patch size {patch}; take {low or patch}"
-                f" or {low + patch}"
+                f"resolution {preprocessing.resolution} is no multiple of the patch size {patch}; take {near}"
             )
         self.model, self.preprocessing, self._patch = model, preprocessing, patch
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1), persistent=False)
@@ -106,7 +106,7 @@ def _read_preprocessing(folder: str, resolution: int | None, default: int) -> Pr
     size = size or raw.get("size") or default
     side = int(size if isinstance(size, int) else size.get("height", size.get("shortest_edge", default)))
     mean, std = raw.get("image_mean", (0.485, 0.456, 0.406)), raw.get("image_std", (0.229, 0.224, 0.225))
-    return Preprocessing(tuple(mean), tuple(std), resolution or side)
+    return Preprocessing(tuple(mean), tuple(std), side if resolution is None else resolution)
 
 
 def build(config: Config) -> Dinov2:

@@ -22,12 +22,19 @@ class Config:
     videos: int = 2400
     frames: int = 30
     substeps: int = 2
-    """World steps of 0.1 s between two frames."""
+    """World steps of 0.1 s between two frames: 1, 2, 5 or 10, so that a second holds a whole number of frames."""
     seed: int = 0
 
 
 def run(config: Config) -> Path:
-    """Write `videos` videos, the worlds in turn, as a LeRobot v3.0 data set whose one action entry is always 0."""
+    """Write `videos` videos, the worlds in turn, as a LeRobot v3.0 data set whose one action entry is always 0.
+
+    Raises ValueError for substeps that do not divide a second.
+    """
+    if not 1 <= config.substeps <= 10 or 10 % config.substeps:
+        raise ValueError(
+            f"substeps is {config.substeps}; frames are stored at 10 / substeps a second: take 1, 2, 5 or 10"
+        )
     schema = Schema(fps=10 // config.substeps, action=ActionSpec((0.0,), (0.0,)), image=(64, 64, 3))
     source = Source()
     with Writer(config.out, schema, source, expected_frames=config.videos * config.frames) as writer:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from worldsim import precision
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.heads import pixels, state_probe, temporal_distance
 from worldsim.learners.schedule import cosine, decay_groups
+from worldsim.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Config:
     warmup: int = 50
     weight_decay: float = 0.01
     seed: int = 0
+    precision: Precision = "auto"
+    """Of the matrix products of pixels and distance; weights and optimiser stay in float32."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class HeadsLearner:
         self._rows: NDArray[np.int64] | None = None
         if heads.probe is not None and table.state is not None:
             heads.probe.fit_scale(torch.from_numpy(table.state[self._training_rows()]))
-        self.optimizer = torch.optim.AdamW(decay_groups(heads, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
+        self.optimizer = torch.optim.AdamW(_groups(heads, config), lr=config.lr, betas=(0.9, 0.95))
 
     def batch(self, step: int) -> HeadBatch:
         """The frames of a step: a pure function of the step."""
@@ -112,7 +117,7 @@ class HeadsLearner:
         """One optimiser step of every head."""
         rate = self.config.lr * cosine(step, self.steps, self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         losses = self._losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack([losses[name] for name in ("pixels", "probe", "temporal") if name in losses]).sum().backward()
@@ -122,7 +127,9 @@ class HeadsLearner:
     def _losses(self, batch: HeadBatch) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         heads = self.heads
-        with torch.autocast(batch.latent.device.type, torch.bfloat16):
+        device = batch.latent.device.type
+        low = precision.resolve(self.config.precision, device) == torch.bfloat16
+        with torch.autocast(device, torch.bfloat16, enabled=low):
             if heads.pixels is not None:
                 losses["pixels"] = pixels.loss(heads.pixels, batch.latent, batch.frame)
             if heads.temporal is not None:
@@ -145,3 +152,14 @@ class HeadsLearner:
         """Undo `state_dict`."""
         load_module_tensors(self.heads, state)
         load_optimizer_tensors(self.optimizer, state)
+
+
+def _groups(heads: Heads, config: Config) -> list[dict[str, Any]]:
+    """The multiplier of the temporal distance, one number, moves 20 times faster than the weights it holds back."""
+    groups = decay_groups(heads, config.weight_decay)
+    if heads.temporal is None:
+        return groups
+    multiplier = heads.temporal.multiplier
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p is not multiplier]
+    return [*groups, {"params": [multiplier], "weight_decay": 0.0, "scale": 20.0}]

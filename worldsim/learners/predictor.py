@@ -67,7 +67,6 @@ class PredictorLearner:
             raise TypeError(f"{type(trained).__name__} is no nn.Module, so it has nothing to train")
         self.config, self.base, self.adapter, self.clips, self.trained = config, base, adapter, clips, trained
         self.steps, self.held_out = steps, held_out
-        self.low = precision.resolve(config.precision) == torch.bfloat16
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(decay_groups(trained, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
 
@@ -81,7 +80,9 @@ class PredictorLearner:
         rate = config.lr * cosine(step, self.steps, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.low):
+        device = batch.features.device.type
+        low = precision.resolve(config.precision, device) == torch.bfloat16
+        with torch.autocast(device, torch.bfloat16, enabled=low):
             teacher, own = self.predictions(batch)
         losses = {"forced": self._error(teacher, batch.features[:, 1:])}
         if own is not None:
@@ -116,7 +117,8 @@ class PredictorLearner:
         batch = self.held_out
         if batch is None or batch.action is None or self.adapter is None:
             return {}
-        wrong = {"shuffled": batch.action.roll(1, 0), "zero": torch.zeros_like(batch.action)}
+        far = max(len(batch.action) // 2, 1)  # neighbours may overlap in time and share actions
+        wrong = {"shuffled": batch.action.roll(far, 0), "zero": torch.zeros_like(batch.action)}
         with torch.no_grad():
             right = self._forced_error(batch, batch.action)
             ratios = {f"actions/{name}_over_right": self._forced_error(batch, a) / right for name, a in wrong.items()}

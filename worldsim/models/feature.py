@@ -171,7 +171,7 @@ class FeatureModel(nn.Module):
     def bytes_per_node(self) -> int:
         """What one more imagined step of one row keeps, in bytes of fp32: what a tree search multiplies."""
         n, width = self.spec.latent
-        return 4 * (2 * self._trunk().depth * self._trunk().hidden * n + n * width + 2)
+        return 4 * (2 * self._trunk().depth * self._trunk().hidden * n + n * width + 3)
 
     def _trunk(self) -> CachedPredictor:
         trunk = self.adapter.trunk(self.predictor)

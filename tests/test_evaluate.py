@@ -35,7 +35,7 @@ LENGTH = 43
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> EpisodeDataset:
     out = tmp_path_factory.mktemp("data") / "set"
-    return EpisodeDataset(collect.collect(collect.Config(ID, out, episodes=9, length=LENGTH, num_envs=4, seed=1)))
+    return EpisodeDataset(collect.collect(collect.Config(ID, out, episodes=7, length=LENGTH, num_envs=4, seed=1)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def tuned(dataset: EpisodeDataset, tmp_path_factory: pytest.TempPathFactory) -> 
     dino_world.DinoWorld(dino_world.Architecture(width, 24, 2, 2, grid=grid)).save(folder / "base")
     save_reduction(reduction, folder / "base")
     few = train.Config(steps=3)
-    config = finetune.Config(dataset.path, folder / "run", frames=3, context=3, batch=4, train=few, train_heads=few)
+    config = finetune.Config(
+        dataset.path, folder / "run", frames=3, context=3, batch=4, temporal=False, train=few, train_heads=few
+    )
     config = replace(
         config,
         encoder=replace(config.encoder, config=dinov2.Config(resolution=32, random_init=True)),
@@ -70,13 +72,13 @@ def simulator(**settings: Any) -> Subject:
 
 def judged(dataset: EpisodeDataset, subject: Subject, **changes: Any) -> Evaluation:
     config = evaluate.Config(Path("none"), horizon=5, clips=3, batch=4, shown=3, **changes)
-    return evaluate.judge(subject, dataset, (2, 5, 8), config)
+    return evaluate.judge(subject, dataset, (1, 3, 5), config)
 
 
 def test_the_true_simulator_foresees_every_held_out_frame(dataset: EpisodeDataset) -> None:
     found = judged(dataset, simulator())
     assert found.right.position is not None and found.right.pixel is not None
-    assert found.right.feature.shape == (9, 5) and sorted(set(found.episode.tolist())) == [2, 5, 8]
+    assert found.right.feature.shape == (9, 5) and sorted(set(found.episode.tolist())) == [1, 3, 5]
     assert found.right.position.max() < 1e-3 and found.right.feature.max() < 1e-6
     assert found.floor.feature.max() == 0
     assert found.right.pixel.max() < 1e-4, "frames are stored with an error of 2 of 255 at most"
@@ -90,10 +92,10 @@ def test_the_true_simulator_foresees_every_held_out_frame(dataset: EpisodeDatase
 
 def test_copy_last_and_zero_actions_are_the_states_that_the_episode_was_in(dataset: EpisodeDataset) -> None:
     found = judged(dataset, simulator())
-    exact = {i: dataset.episode(i, video=False).state for i in (2, 5, 8)}
+    exact = {i: dataset.episode(i, video=False).state for i in (1, 3, 5)}
     starts = [0, (LENGTH - 26) // 2, LENGTH - 26]
     expected = []
-    for episode in (2, 5, 8):
+    for episode in (1, 3, 5):
         state = exact[episode]
         assert state is not None
         for start in starts:
@@ -168,7 +170,7 @@ def test_a_model_that_ignores_its_actions_is_warned_of(dataset: EpisodeDataset) 
 
 def test_the_films_show_the_frames_of_the_episode(dataset: EpisodeDataset) -> None:
     found = judged(dataset, simulator())
-    assert [film.episode for film in found.films] == [2, 8]
+    assert [film.episode for film in found.films] == [1, 5]
     for film in found.films:
         frames = dataset.frames(film.episode, film.start, film.start + 26)[::N, 0]
         np.testing.assert_array_equal(film.real, frames)
@@ -237,7 +239,21 @@ def test_a_run_is_named_when_it_or_its_data_are_gone(tuned: Path, tmp_path: Path
     with pytest.raises(FileNotFoundError, match="finetune"):
         evaluate.run(evaluate.Config(tmp_path))
     with pytest.raises(FileNotFoundError, match="LeRobot"):
-        evaluate.run(evaluate.Config(tuned, data=tmp_path / "nothing"))
+        evaluate.run(evaluate.Config(tuned, data=tmp_path / "nothing", out=tmp_path / "out"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
+def test_a_device_that_is_not_there_is_named(tuned: Path, dataset: EpisodeDataset) -> None:
+    with pytest.raises(ValueError, match="device is cuda:1"):
+        evaluate.evaluate(saved.load(tuned), dataset, evaluate.Config(tuned, device="cuda:1"))
+
+
+@pytest.mark.gpu
+def test_an_accelerator_finds_the_errors_that_the_processor_finds(tuned: Path, dataset: EpisodeDataset) -> None:
+    found = [evaluate.evaluate(saved.load(tuned), dataset, evaluate.Config(tuned, device=d)) for d in ("cpu", "cuda")]
+    for kind in ("right", "shuffled", "floor"):
+        first, second = (getattr(evaluation, kind).position for evaluation in found)
+        np.testing.assert_allclose(first, second, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("changes", [{"clips": 0}, {"shown": -1}, {"horizon": 0}, {"context": 2}, {"context": 0}])

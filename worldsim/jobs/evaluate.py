@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from torch import Tensor
 from tqdm import tqdm
@@ -95,6 +96,8 @@ def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> E
         log.warning("%s is not the data set of the run: all its episodes are taken as held out", dataset.path)
         episodes = tuple(range(len(dataset)))
     columns, probe = position_probe(loaded, dataset, config.position)
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {config.device}, but no such accelerator is there: use --device cpu")
     loaded.model.to(config.device)
     loaded.heads.to(config.device)
     subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1)
@@ -156,9 +159,10 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "evaluate.horizon": evaluation.horizon,
         "evaluate.tolerance": evaluation.tolerance,
     }
-    for step in sorted({STEP, evaluation.horizon}):
+    for step in sorted({STEP, min(STEP, evaluation.horizon)}):  # an earlier one too if ten steps are not imagined
         for measure in MEASURES:
-            for errors in (*evaluation.kinds, evaluation.floor):
+            told = (*evaluation.kinds, evaluation.floor) if measure == "position" else (evaluation.right,)
+            for errors in told:
                 name = f"evaluate.{measure}_error_{SHORT[errors.name]}_{step}"
                 values |= _numbers(name, error_band(evaluation, errors, measure), step)
             for errors in evaluation.kinds[1:]:

@@ -131,22 +131,27 @@ def _note(evaluation: Evaluation, measure: Measure) -> str:
 
 
 def _ratio_charts(evaluation: Evaluation) -> tuple[Item, ...]:
-    measure: Measure = "feature" if evaluation.right.position is None else "position"
-    bands = [(errors.name, ratio_to(evaluation, errors, measure)) for errors in evaluation.kinds[1:]]
-    series = tuple(_series(name, band) for name, band in bands if band is not None and np.isfinite(band.value).any())
-    if not series:
-        return ()
-    return (Chart(f"{measure.capitalize()} error over that of ...", "model steps imagined", "ratio", series),)
+    charts = []
+    for measure in MEASURES[:2]:
+        bands = [(errors.name, ratio_to(evaluation, errors, measure)) for errors in evaluation.kinds[1:]]
+        series = tuple(
+            _series(name, band) for name, band in bands if band is not None and np.isfinite(band.value).any()
+        )
+        if series:
+            title = f"{measure.capitalize()} error under the right actions over that of"
+            charts.append(Chart(title, "model steps imagined", "ratio", series))
+    return tuple(charts)
 
 
 def _ratio_table(evaluation: Evaluation) -> Table:
     step = min(STEP, evaluation.horizon)
+    compared = evaluation.kinds[1:]
     rows: list[tuple[Cell, ...]] = []
     for errors in (*evaluation.kinds, evaluation.floor):
         row: list[Cell] = [errors.name]
         for measure in MEASURES:
             row.append(_cell(error_band(evaluation, errors, measure), step))
-            row.append(None if errors is evaluation.floor else _told(ratio_to(evaluation, errors, measure), step))
+            row.append(_told(ratio_to(evaluation, errors, measure), step) if errors in compared else None)
         rows.append(tuple(row))
     columns = [cell for measure in MEASURES for cell in (f"{measure} error", f"right / this, {measure}")]
     note = (

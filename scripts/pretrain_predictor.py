@@ -16,5 +16,5 @@ if __name__ == "__main__":
     data = out / "worlds"
     if not data.exists():
         worlds_video.run(worlds_video.Config(data, videos=3000))
-    config = pretrain.Config(data, out / "run", train=train.Config(steps=3500), resume=True)
+    config = pretrain.Config(data, out / "run", frames=5, batch=48, train=train.Config(steps=3900), resume=True)
     shutil.copytree(pretrain.run(config), ROOT / "tiny-dino-world", dirs_exist_ok=True)

@@ -33,7 +33,7 @@ class Architecture:
 
     width: int = 128  # D of the features
     hidden: int = 192  # D' of the trunk
-    depth: int = 4
+    depth: int = 3
     heads: int = 3
     mlp_ratio: int = 4
     grid: tuple[int, int] = (4, 4)  # rows and columns of tokens

@@ -148,11 +148,11 @@ def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Ten
     if kind == "temporal":
         if heads.temporal is None:
             raise ValueError(
-                f"{loaded.folder} has no temporal distance: use --distance raw, or finetune --temporal True"
+                f"{loaded.folder} has no temporal distance: use --distance raw, or finetune --temporal"
             )
         return heads.temporal
     if heads.probe is None:
-        raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe True")
+        raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe")
     probe = heads.probe
     return lambda latent, goal: (probe(latent) - probe(goal)).norm(dim=1)
 

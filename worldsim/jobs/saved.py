@@ -60,7 +60,7 @@ def build_heads(spec: ModelSpec, grid: tuple[int, int], draws: bool, probed: int
     """Untrained heads for this latent: pixels, a probe of `probed` entries (0: none), a temporal distance."""
     tokens, width = spec.latent
     if draws and spec.image is None:
-        raise ValueError("pixels are asked for, but the data has no images; use --pixels False")
+        raise ValueError("pixels are asked for, but the data has no images; use --no-pixels")
     return Heads(
         pixels.build(pixels.Config(), grid, width, spec.image) if draws and spec.image else None,
         state_probe.build(state_probe.Config(), tokens, width, probed) if probed else None,

@@ -155,7 +155,7 @@ class FeatureModel(nn.Module):
     def decode(self, state: FeatureState, latents: Tensor) -> Tensor:
         """Video [B, H, 1, 3, Y, X] in [-1, 1] of latents [B, H, N, D]. Raises ValueError without a pixel head."""
         if self.pixels is None:
-            raise ValueError("this world model has no pixel head; train one with `worldsim finetune --pixels True`")
+            raise ValueError("this world model has no pixel head; train one with `worldsim finetune --pixels`")
         return self.pixels(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])[:, :, None]
 
     def features(self, latent: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def test_an_action_of_another_shape_is_refused() -> None:
 def test_pixels_without_a_pixel_head_say_how_to_get_one() -> None:
     model = small_model()
     state = start(model)
-    with pytest.raises(ValueError, match="no pixel head; train one with `worldsim finetune --pixels True`"):
+    with pytest.raises(ValueError, match="no pixel head; train one with `worldsim finetune --pixels`"):
         model.decode(state, state.latent[:, None])
 
 

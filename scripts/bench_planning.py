@@ -51,7 +51,9 @@ def rollouts() -> dict[str, Callable[[], torch.Tensor]]:
         frames = context.expand(CANDIDATES, -1, -1, -1)
         for t in range(FRAMES, FRAMES + STEPS):
             inject = adapter.inject(actions[:, :t])
-            frames = torch.cat([frames, base.predict(frames, times[:, : t + 1].expand(CANDIDATES, -1), inject)[:, -1:]], 1)
+            frames = torch.cat(
+                [frames, base.predict(frames, times[:, : t + 1].expand(CANDIDATES, -1), inject)[:, -1:]], 1
+            )
         return frames[:, FRAMES:]
 
     def last_query() -> torch.Tensor:
@@ -95,7 +97,9 @@ def record(name: str, values: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(values, (2000, len(values))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    runs.append_result("planning", name, float(np.median(values)), float(low), float(high), len(values), [0], " ".join(sys.argv))
+    runs.append_result(
+        "planning", name, float(np.median(values)), float(low), float(high), len(values), [0], " ".join(sys.argv)
+    )
 
 
 if __name__ == "__main__":

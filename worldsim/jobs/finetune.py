@@ -63,6 +63,8 @@ class Config:
     probe: bool = True
     temporal: bool = True
     """Learn a temporal distance, which plans need where the straight way is not the shortest."""
+    heads_from: Path | None = None
+    """Take the heads of this finished run instead of training them; it must have the same encoder."""
     features: Path | None = None
     """Where features are kept and found again; None: in the run folder."""
     dtype: Precision = "auto"
@@ -175,6 +177,8 @@ def _train_heads(
     folder: Path,
 ) -> Heads:
     """Train the heads on the features of the training episodes; they never see a prediction."""
+    if config.heads_from is not None:
+        return saved.load_heads(config.heads_from, spec, encoder)
     table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
     probed = 0 if table.state is None else table.state.shape[1]
     heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)

@@ -147,9 +147,7 @@ def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Ten
         return lambda latent, goal: (latent - goal).float().pow(2).flatten(1).mean(1)
     if kind == "temporal":
         if heads.temporal is None:
-            raise ValueError(
-                f"{loaded.folder} has no temporal distance: use --distance raw, or finetune --temporal"
-            )
+            raise ValueError(f"{loaded.folder} has no temporal distance: use --distance raw, or finetune --temporal")
         return heads.temporal
     if heads.probe is None:
         raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe")

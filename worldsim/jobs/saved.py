@@ -14,6 +14,7 @@ from torch import nn
 
 from worldsim import registry
 from worldsim.backbones import dino_world
+from worldsim.backbones.reduced import ReducedEncoder
 from worldsim.config import load as load_config
 from worldsim.files import replacing
 from worldsim.heads import pixels, state_probe, temporal_distance
@@ -99,15 +100,33 @@ def load(run: str | Path) -> Loaded:
     spec = identity.spec
     adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
     adapter.load_state_dict(weights)
-    with safe_open(folder / HEADS, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    probed = len(identity.probed) if any(name.startswith("probe.") for name in tensors) else 0
-    heads = build_heads(spec, encoder.grid, spec.pixels, probed, any(n.startswith("temporal.") for n in tensors))
-    heads.load_state_dict(tensors)
+    heads = _heads(folder, identity, spec, encoder)
     model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal)
     model.requires_grad_(False).eval()
-    heads.requires_grad_(False).eval()
     return Loaded(model, heads, identity, config, folder)
+
+
+def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
+    """The heads of another run. Raises ValueError if its encoder is another one."""
+    folder = model_folder(run)
+    with safe_open(folder / ADAPTER, "pt") as file:
+        identity = _identity(json.loads(file.metadata()["worldsim"]))
+    if identity.encoder != encoder.fingerprint:
+        raise ValueError(
+            f"the heads of {folder} read the features of the encoder {identity.encoder}, this run's is "
+            f"{encoder.fingerprint}: train heads of its own (leave out --heads-from)"
+        )
+    return _heads(folder, identity, spec, encoder)
+
+
+def _heads(folder: Path, identity: Identity, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
+    with safe_open(folder / HEADS, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    kinds = {name.split(".")[0] for name in tensors}
+    probed = len(identity.probed) if "probe" in kinds else 0
+    heads = build_heads(spec, encoder.grid, "pixels" in kinds, probed, "temporal" in kinds)
+    heads.load_state_dict(tensors)
+    return heads.requires_grad_(False).eval()
 
 
 def _check(folder: Path, what: str, trained: str, found: str) -> None:

@@ -161,7 +161,8 @@ def _train_adapter(
     if sensitivity["actions/shuffled_over_right"] < 1.1:
         log.warning(
             "the model ignores its actions: held-out error under shuffled actions is only %.2f times that under the "
-            "right ones. Check that action[t] was applied between frames t and t + 1, train longer, or try --adapter.kind full",
+            "right ones. Check that action[t] was applied between frames t and t + 1, train longer, or try "
+            "--adapter.kind full",
             sensitivity["actions/shuffled_over_right"],
         )
     return {"steps": result.steps, "seconds": result.seconds, **sensitivity}

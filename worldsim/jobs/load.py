@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from worldsim.jobs.saved import load as load_run
 from worldsim.models.feature import FeatureModel
 
 
-def load(run: str | Path) -> FeatureModel:
+def load(run: str | PathLike[str]) -> FeatureModel:
     """The world model that a `finetune` or `quickstart` run trained, a `protocols.WorldModel`."""
-    return load_run(run).model
+    return load_run(Path(run)).model

@@ -91,7 +91,7 @@ def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> E
     """Judge a loaded run on the held-out episodes of its data set, or on all episodes of another."""
     held_out.check_data(loaded.model.spec, dataset)
     if dataset.fingerprint == loaded.identity.dataset:
-        episodes = split_episodes(len(dataset), loaded.config.seed).test
+        episodes = split_episodes(len(dataset), loaded.config.split_seed).test
     else:
         log.warning("%s is not the data set of the run: all its episodes are taken as held out", dataset.path)
         episodes = tuple(range(len(dataset)))

@@ -70,6 +70,9 @@ class Config:
     dtype: Precision = "auto"
     """In which the frozen encoder computes features."""
     seed: int = 0
+    """Of new weights and of the order of clips."""
+    split_seed: int = 0
+    """Of which episodes are held out."""
     resume: bool = False
     overwrite: bool = False
 
@@ -95,7 +98,7 @@ def run(config: Config) -> Path:
 
 
 def _training_split(config: Config, dataset: EpisodeDataset) -> Split:
-    split = split_episodes(len(dataset), config.seed)
+    split = split_episodes(len(dataset), config.split_seed)
     if config.episodes is None:
         return split
     if not 1 <= config.episodes <= len(split.train):
@@ -109,7 +112,7 @@ def _encoder(config: Config, dataset: EpisodeDataset, split: Split, folder: Path
     own = folder if config.fit_reduction else dino_world.folder_of(config.predictor.name)
     reduced = parts.reduce_with(encoder, own)
     if reduced is None:
-        reduction = parts.new_reduction(encoder, dataset, split.train, config.reduction, config.seed)
+        reduction = parts.new_reduction(encoder, dataset, split.train, config.reduction, config.split_seed)
         save_reduction(reduction, folder)
         reduced = ReducedEncoder(encoder, reduction)
     return reduced

@@ -30,7 +30,7 @@ def _finetune() -> finetune.Config:
         frames=4,
         context=3,
         batch=32,
-        train=train.Config(steps=2000),
+        train=train.Config(steps=3000),
         heads=HeadsConfig(batch=64),
         train_heads=train.Config(steps=1000),
     )
@@ -46,7 +46,7 @@ class Config:
     """Nothing precomputed but the frozen, action-free backbones; about ten minutes on two cores."""
 
     out: Path = Path("runs/quickstart")
-    collect: collect.Config = field(default_factory=lambda: collect.Config(episodes=300, length=90))
+    collect: collect.Config = field(default_factory=lambda: collect.Config(episodes=400, length=90))
     finetune: finetune.Config = field(default_factory=_finetune)
     plan: plan.Config = field(default_factory=_plan)
     evaluate: evaluate.Config = field(default_factory=lambda: evaluate.Config(Path("model"), horizon=12))
@@ -128,9 +128,9 @@ def _write_page(folder: Path, values: Mapping[str, Any], planned: PlanResult, ju
 
 def _tell(folder: Path, values: Mapping[str, Any]) -> None:
     """The table at the end, and where to look next."""
-    shown = [
-        name for name, value in values.items() if isinstance(value, float) and not name.endswith(("_low", "_high"))
-    ]
+    wanted = ("plan.", "evaluate.position_error_ratio", "evaluate.coherent", "seconds.total")
+    measured = [name for name, value in values.items() if isinstance(value, float)]
+    shown = [name for name in measured if name.startswith(wanted) and not name.endswith(("_low", "_high"))]
     width = max(len(name) for name in shown)
     lines = []
     for name in shown:

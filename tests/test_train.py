@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,20 @@ def test_a_run_killed_with_sigkill_and_resumed_ends_bit_equal_with_a_gapless_log
 def test_ctrl_c_finishes_the_update_saves_it_and_resumes_bit_equal(tmp_path: Path) -> None:
     config = Config(steps=40, checkpoint_steps=1000)
     train(SmallLearner(), tmp_path / "whole", config)
-    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    learner = SmallLearner(pause=0.02)
-    timer.start()
+    before, learner = signal.getsignal(signal.SIGINT), SmallLearner()
+    update = learner.update
+
+    def interrupted(batch: Any, step: int) -> Mapping[str, float]:
+        if step == 9:
+            signal.raise_signal(signal.SIGINT)
+        return update(batch, step)
+
+    learner.update = interrupted
     with pytest.raises(KeyboardInterrupt):
         train(learner, tmp_path / "cut", config)
     saved = load_checkpoint(tmp_path / "cut" / CHECKPOINT)
-    assert 0 < saved.step == len(learner.seen) < 40
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert saved.step == len(learner.seen) == 10
+    assert signal.getsignal(signal.SIGINT) is before
     train(SmallLearner(), tmp_path / "cut", config, resume=True)
     assert same(final(tmp_path / "cut"), final(tmp_path / "whole"))
 

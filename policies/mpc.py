@@ -136,11 +136,6 @@ class MPC:
         return replace(memory, queue=plan.actions[:, : self._config.execute], plan=plan.actions)
 
 
-def build(config: Config, model: WorldModel[Any], planner: Planner) -> MPC:
-    """The policy of a config, a model and a planner."""
-    return MPC(model, planner, config)
-
-
 def _later(plan: Tensor | None) -> Tensor | None:
     """A plan one model step later: the last step is repeated."""
     return None if plan is None else torch.cat((plan[:, 1:], plan[:, -1:]), dim=1)

@@ -14,7 +14,7 @@ from worldsim.contracts.point_mass import PointMass, PointState
 from worldsim.objectives import GoalObjective, MissingPrediction, RewardObjective
 from worldsim.policies.cem import CEM
 from worldsim.policies.cem import Config as SearchConfig
-from worldsim.policies.mpc import MPC, Config, build
+from worldsim.policies.mpc import MPC, Config
 from worldsim.policies.random import Random
 from worldsim.protocols import ModelSpec, Objective, Obs, Plan, WorldModel
 
@@ -53,7 +53,7 @@ def run(policy: MPC, start: Tensor, steps: int) -> Tensor:
 def test_mpc_brings_every_episode_home(execute: int) -> None:
     model = PointMass(n=2)
     start, goal = episodes(5)
-    policy = build(Config(execute=execute), model, CEM(SMALL))
+    policy = MPC(model, CEM(SMALL), Config(execute=execute))
     policy.reset(GoalObjective(goal, model.distance))
     assert (run(policy, start, 14)[-1] - goal).norm(dim=-1).max() < 0.05
 

@@ -52,6 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(name: str, args: Sequence[str], debug: bool) -> int:
     """Parse the job's `Config` and run it; turn what a user can mend into one line."""
+    from safetensors import SafetensorError
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -65,7 +66,7 @@ def _run(name: str, args: Sequence[str], debug: bool) -> int:
     except KeyboardInterrupt:
         _complain(_how_to_go_on(name, args, config), "interrupted")
         return INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError, SafetensorError) as error:
         if debug:
             raise
         _complain(_one_line(error))

@@ -72,8 +72,7 @@ class Config:
 def run(config: Config) -> Path:
     """Evaluate, and write summary.json and report.html; returns their folder."""
     out = config.out or config.run / "evaluate"
-    if not config.overwrite and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"the folder {out} exists; replace it with --overwrite, or give another --out")
+    runs.check_new(out, config.overwrite)
     loaded = saved.load(config.run)
     data = config.data or loaded.config.data
     if config.data is None and not data.is_dir():

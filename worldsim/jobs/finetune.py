@@ -32,6 +32,12 @@ from worldsim.registry import Component
 
 log = logging.getLogger(__name__)
 
+FIXED = (
+    *("data", "encoder", "predictor", "adapter", "fit_reduction", "reduction", "frames", "context"),
+    *("actions_per_step", "episodes", "batch", "learner", "heads", "heads_from", "dtype", "seed", "split_seed"),
+)
+"""The settings that a resumed run may not change."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -81,7 +87,7 @@ def run(config: Config) -> Path:
     """Fine-tune; returns the run folder, which `worldsim.load`, `plan` and `evaluate` take."""
     dataset = EpisodeDataset(config.data)
     split = _training_split(config, dataset)
-    folder = runs.create_run(config.out, config, config.resume, config.overwrite)
+    folder = runs.create_run(config.out, config, config.resume, config.overwrite, FIXED)
     encoder = _encoder(config, dataset, split, folder)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
     base = dino_world.build(config.predictor)
@@ -182,7 +188,7 @@ def _train_heads(
 ) -> Heads:
     """Train the heads on the features of the training episodes; they never see a prediction."""
     if config.heads_from is not None:
-        return saved.load_heads(config.heads_from, spec, encoder)
+        return saved.load_heads(config.heads_from, spec, encoder, dataset.fingerprint, config.split_seed)
     table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
     probed = 0 if table.state is None else table.state.shape[1]
     heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)

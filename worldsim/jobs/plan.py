@@ -68,8 +68,9 @@ def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
     loaded = saved.load(config.run)
     out = config.out or config.run / f"plan-{config.protocol}"
-    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    runs.check_new(out, config.overwrite)
     result = plan(loaded, config)
+    folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(result, config.distance))
     pages.write_plan_report(result, folder / "report.html")
     for row in result.rows:

@@ -23,6 +23,7 @@ __all__ = [
     "atomic_write_json",
     "atomic_write_text",
     "benchmarks",
+    "check_new",
     "create_run",
     "has_result",
     "write_summary",
@@ -33,11 +34,25 @@ RESULTS = Path("docs/results")
 log = logging.getLogger(__name__)
 
 
-def create_run(out: str | os.PathLike[str], config: Any, resume: bool = False, overwrite: bool = False) -> Path:
+def check_new(out: str | os.PathLike[str], overwrite: bool) -> None:
+    """FileExistsError if the folder of a job that cannot be resumed holds something: said before the work."""
+    folder = Path(out)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"the folder {folder} exists; replace it with --overwrite, or give another --out")
+
+
+def create_run(
+    out: str | os.PathLike[str],
+    config: Any,
+    resume: bool = False,
+    overwrite: bool = False,
+    fixed: Sequence[str] = (),
+) -> Path:
     """Make the folder of a run and write the resolved configuration into it; returns the folder.
 
     A folder that holds something is a FileExistsError, unless `resume` goes on in it (a changed setting is logged) or
     `overwrite` empties it first, which is refused for a folder that no run made. An empty folder is as good as none.
+    A resumed run that changes one of the `fixed` settings, on which what is there depends, is a ValueError.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -54,7 +69,7 @@ def create_run(out: str | os.PathLike[str], config: Any, resume: bool = False, o
                 "another --out"
             )
         elif made_by_run:
-            _log_changes(folder / CONFIG, configuration.to_plain(config))
+            _log_changes(folder / CONFIG, configuration.to_plain(config), fixed)
     folder.mkdir(parents=True, exist_ok=True)
     configuration.save(config, folder / CONFIG)
     return folder
@@ -128,10 +143,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _log_changes(path: Path, new: Mapping[str, Any]) -> None:
-    """Log each top-level setting that a resumed run changes."""
+def _log_changes(path: Path, new: Mapping[str, Any], fixed: Sequence[str]) -> None:
+    """Log each top-level setting that a resumed run changes; a fixed one may not change."""
     old = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     for key in sorted({*old, *new} - {"resume", "overwrite"}):
+        if old.get(key) != new.get(key) and key in fixed:
+            raise ValueError(
+                f"{path.parent} was begun with {key} {old.get(key)}, not {new.get(key)}, and what it learned "
+                "depends on it: resume with the same, or give another --out"
+            )
         if old.get(key) != new.get(key):
             log.warning("resuming with another %s: %s, it was %s", key, new.get(key), old.get(key))
 

@@ -106,15 +106,23 @@ def load(run: str | Path) -> Loaded:
     return Loaded(model, heads, identity, config, folder)
 
 
-def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
-    """The heads of another run. Raises ValueError if its encoder is another one."""
+def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder, dataset: str, split_seed: int) -> Heads:
+    """The heads of another run. Raises ValueError if its encoder, its data set or its held-out episodes are others."""
+    from worldsim.jobs import finetune
+
     folder = model_folder(run)
+    held_out = load_config(finetune.Config, folder / "config.yaml").split_seed
     with safe_open(folder / ADAPTER, "pt") as file:
         identity = _identity(json.loads(file.metadata()["worldsim"]))
     if identity.encoder != encoder.fingerprint:
         raise ValueError(
             f"the heads of {folder} read the features of the encoder {identity.encoder}, this run's is "
             f"{encoder.fingerprint}: train heads of its own (leave out --heads-from)"
+        )
+    if identity.dataset != dataset or held_out != split_seed:
+        raise ValueError(
+            f"the heads of {folder} were trained on other episodes (data set {identity.dataset[:12]}, split seed "
+            f"{held_out}; here {dataset[:12]}, {split_seed}), perhaps on those held out here: train heads of its own"
         )
     return _heads(folder, identity, spec, encoder)
 

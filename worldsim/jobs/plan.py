@@ -63,6 +63,12 @@ class Config:
     seed: int = 0
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        for name in ("pairs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+
 
 def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""

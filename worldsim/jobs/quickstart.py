@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from worldsim import envs
 from worldsim.data.read import EpisodeDataset
 from worldsim.files import atomic_write_json
 from worldsim.jobs import collect, evaluate, finetune, pages, plan, runs, saved, train
@@ -57,6 +58,7 @@ class Config:
 def run(config: Config) -> Path:
     """Run every stage that is not done yet; returns the folder with report.html and summary.json."""
     begin = time.perf_counter()
+    envs.pairs(config.collect.env, config.plan.protocol, 1)  # an unknown one is said now, not after the training
     folder = runs.create_run(config.out, config, config.resume, config.overwrite)
     data, model = folder / "data", folder / "model"
     seconds: dict[str, float] = {}

@@ -16,7 +16,9 @@ from worldsim.jobs import collect, evaluate, finetune, plan, runs, saved
 from worldsim.jobs.measures import wilson
 
 ENV, PAIRS, SEEDS = "worldsim/TwoRoom-v0", 100, (0, 1, 2)
-LONG = ["--adapter.kind", "full", "--frames", "5", "--context", "4", "--batch", "48", "--train.steps", "9000"]
+FULL = ["--adapter.kind", "full"]
+LONG = [*FULL, "--frames", "6", "--context", "5", "--batch", "32", "--train.steps", "6500", "--learner.rollout", "0.5"]
+LONG_HEADS = [*FULL, "--frames", "6", "--context", "5", "--train.steps", "1", "--train-heads.steps", "5000"]
 EQUAL = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "1500", "--episodes", "60"]
 ARMS = {
     "action_blocks": [],
@@ -55,7 +57,8 @@ def tell(name: str, value: float, low: float, high: float, n: int, seeds: tuple[
 
 def long(out: Path) -> None:
     """A longer training: the other room, and position errors at ten model steps."""
-    run = trained(out, "long", [*LONG, "--train-heads.steps", "4000"])
+    heads = trained(out, "long-heads", LONG_HEADS)
+    run = trained(out, "long", [*LONG, "--heads-from", str(heads)])
     won = successes(run, "opposite")
     tell("two_room.opposite.success", float(won.mean()), *wilson(int(won.sum()), PAIRS), PAIRS, (0,))
     config = parse(evaluate.Config, [str(run), "--horizon", "12"])
@@ -107,6 +110,6 @@ STAGES = {"long": long, "equal": equal}
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/skeleton")
     if not (out / "data").exists():
-        collect.collect(collect.Config(out=out / "data", episodes=400, length=90))
+        collect.collect(collect.Config(out=out / "data", episodes=1200, length=90, seed=1))
     for stage in sys.argv[2:] or STAGES:
         STAGES[stage](out)

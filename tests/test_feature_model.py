@@ -161,12 +161,22 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         FeatureModel(replace(spec, latent=(4, 7)), Encoder(), base, small_adapter(base))
 
 
-def test_bytes_per_node_are_what_a_step_adds_to_a_row() -> None:
-    model = small_model()
-    state = start(model, rows=1)
-    after = model.step(state, future(1, 1)[:, 0]).state
-    added = sum(t.numel() * t.element_size() for t in (after.index, after.keys, after.values, after.time, after.latent))
-    assert model.bytes_per_node() == added
+@pytest.mark.parametrize("context", [1, 3])
+def test_a_row_keeps_no_more_than_k_imagined_frames_and_predicts_as_without_a_cache(context: int) -> None:
+    model, frames, horizon = small_model(context), min(2, context), context + 5
+    actions, state = future(3, horizon), start(model, frames=frames)
+    assert state.keys.shape[3] == 0
+    seen = model.encoder.encode(look(3, frames).video)[:, :, 0]  # pyright: ignore[reportArgumentType]
+    imagined = torch.zeros(3, 0, *model.spec.latent)
+    for t in range(horizon):
+        expected = predicted_again(model, seen, imagined, actions, t)
+        step = model.step(state, actions[:, t])
+        torch.testing.assert_close(step.latent, expected, rtol=1e-4, atol=1e-4)
+        state, imagined = step.state, torch.cat([imagined, step.latent[:, None]], 1)
+        for kept in (state.keys, state.values):
+            assert kept.shape[3] == min(t + 1, context) * model.spec.latent[0]
+            assert kept.untyped_storage().nbytes() == kept.numel() * kept.element_size(), "no view of a longer past"
+    torch.testing.assert_close(state.time, torch.full((3,), (frames - 1 + horizon) * SECONDS))
 
 
 def test_the_distance_without_a_head_is_the_mean_squared_difference() -> None:

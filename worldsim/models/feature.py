@@ -55,10 +55,13 @@ class KeysValues:
 
 @dataclass(frozen=True)
 class FeatureState:
-    """What all branches of a root share is stored once; a row holds an index into it and what it imagined since."""
+    """What all branches of a root share is stored once; a row holds an index into it and its newest imagined frames.
+
+    A row never grows beyond K imagined frames: no later prediction can see an older one.
+    """
 
     index: Tensor  # [B], the row of `context`
-    keys: Tensor  # [B, blocks, heads, h * N, head], the frames imagined since
+    keys: Tensor  # [B, blocks, heads, h * N, head], the newest h <= K of the frames imagined since
     values: Tensor  # as keys
     time: Tensor  # [B] seconds, of the newest frame
     latent: Tensor  # [B, N, D], of the newest frame
@@ -139,10 +142,8 @@ class FeatureModel(nn.Module):
         memories = self._memories(state)
         latent = trunk.query_frame(memories, time, self.adapter.inject(action[:, None]))
         new = trunk.remember(latent[:, None], time[:, None])
-        keys = torch.cat([state.keys, new.keys.to(state.keys.dtype)], 3)
-        values = torch.cat([state.values, new.values.to(state.values.dtype)], 3)
-        after = replace(state, keys=keys, values=values, time=time, latent=latent)
-        return Step(after, latent)
+        keys, values = self._newest(state.keys, new.keys), self._newest(state.values, new.values)
+        return Step(replace(state, keys=keys, values=values, time=time, latent=latent), latent)
 
     def rollout(self, state: FeatureState, actions: Tensor) -> Rollout[FeatureState]:
         """H steps under actions [B, H, n, A]."""
@@ -168,21 +169,21 @@ class FeatureModel(nn.Module):
             return self.temporal(latent, goal)
         return (latent - goal).float().pow(2).flatten(1).mean(1)
 
-    def bytes_per_node(self) -> int:
-        """What one more imagined step of one row keeps, in bytes of fp32: what a tree search multiplies."""
-        n, width = self.spec.latent
-        return 4 * (2 * self._trunk().depth * self._trunk().hidden * n + n * width + 3)
-
     def _trunk(self) -> CachedPredictor:
         trunk = self.adapter.trunk(self.predictor)
         assert isinstance(trunk, type(self.predictor))
         return trunk
 
+    def _newest(self, old: Tensor, new: Tensor) -> Tensor:
+        """The last K of imagined frames [B, blocks, heads, h * N, head] and the one after them."""
+        kept = (self.spec.context - 1) * self.spec.latent[0]
+        return torch.cat([old[:, :, :, max(old.shape[3] - kept, 0) :], new.to(old.dtype)], 3)
+
     def _memories(self, state: FeatureState) -> list[Memory]:
         """What the next frame may attend to: the newest K frames, the shared ones not copied if rows stand in order."""
         n = self.spec.latent[0]
         seen, imagined = state.context.keys.shape[3] // n, state.keys.shape[3] // n
-        room = max(self.spec.context - imagined, 0)
+        room = self.spec.context - imagined
         memories: list[Memory] = []
         if room:
             start = max(seen - room, 0) * n
@@ -195,6 +196,5 @@ class FeatureModel(nn.Module):
                 context = KeysValues(context.keys[state.index], context.values[state.index])
             memories.append(context)
         if imagined:
-            start = max(imagined - self.spec.context, 0) * n
-            memories.append(KeysValues(state.keys[:, :, :, start:], state.values[:, :, :, start:]))
+            memories.append(KeysValues(state.keys, state.values))
         return memories

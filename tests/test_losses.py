@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.losses import iqe, smooth_l1, squared_error
+from worldsim.losses import iqe, smooth_l1
 
 
 def test_smooth_l1_is_quadratic_inside_beta_and_linear_outside() -> None:
@@ -16,13 +16,9 @@ def test_smooth_l1_is_quadratic_inside_beta_and_linear_outside() -> None:
     assert smooth_l1(torch.tensor([2.0]), target, 0.1).item() == pytest.approx(1.95)
 
 
-def test_squared_error_is_the_mean_square() -> None:
-    assert squared_error(torch.tensor([1.0, 3.0]), torch.zeros(2)).item() == 5.0
-
-
 def test_losses_broadcast_nothing() -> None:
     with pytest.raises(ValueError, match="differ"):
-        squared_error(torch.zeros(2, 1), torch.zeros(2))
+        smooth_l1(torch.zeros(2, 1), torch.zeros(2))
 
 
 def brute_force(x: Tensor, y: Tensor, components: int) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -97,18 +96,6 @@ def test_a_strip_holds_the_first_and_the_last_frame_with_clear_gaps() -> None:
     np.testing.assert_array_equal(strip[:128:2, :128:2, :3], film.real[0])
     np.testing.assert_array_equal(strip[-128::2, -128::2, :3], film.imagined[30])
     assert strip[128, :, 3].max() == 0 and strip[:, 128, 3].max() == 0
-
-
-def test_a_contact_sheet_saved_as_png_reads_back_exactly(tmp_path: Path) -> None:
-    alone = Film("a dream", None, moving_dot(5), 0.1)
-    sheet = videos.contact_sheet([a_film(), alone])
-    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
-    assert sheet.shape[0] > videos.contact_sheet([alone]).shape[0]
-    videos.save_png(tmp_path / "new" / "sheet.png", sheet)
-    with Image.open(tmp_path / "new" / "sheet.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), sheet)
-    with pytest.raises(ValueError, match="one film"):
-        videos.contact_sheet([])
 
 
 def test_a_name_keeps_its_colour_and_no_two_in_a_chart_share_one() -> None:

@@ -15,12 +15,6 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
     return F.smooth_l1_loss(prediction, target, beta=beta)
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean of (prediction - target)^2."""
-    _same_shape(prediction, target)
-    return F.mse_loss(prediction, target)
-
-
 def iqe(x: Tensor, y: Tensor, components: int, mix: Tensor | float = 0.5) -> Tensor:
     """The interval quasimetric embedding distance from x to y, [...] of [..., K * L] (Wang and Isola 2022, eq. 10).
 

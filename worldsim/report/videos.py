@@ -1,24 +1,19 @@
-"""Films as media of a page: mp4 that every browser plays, film strips to judge at a glance, sheets for documents."""
+"""Films as media of a page: mp4 that every browser plays, and film strips to judge at a glance."""
 
 from __future__ import annotations
 
 import io
 import logging
-import os
-from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import cast
 
 import av
-import matplotlib
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from worldsim.files import atomic_write_bytes
 from worldsim.report.records import Film
 
 _log = logging.getLogger(__name__)
@@ -98,20 +93,6 @@ def strip_image(strip: NDArray[np.uint8], budget: int) -> tuple[str, bytes]:
     return "image/webp", buffer.getvalue()
 
 
-def contact_sheet(films: Sequence[Film], count: int = 10) -> NDArray[np.uint8]:
-    """The film strips below each other, with titles, names and seconds, on white, for documents: uint8 [Y, X, 3]."""
-    if not films:
-        raise ValueError("a contact sheet needs one film at the least")
-    blocks = [_titled_strip(film, count) for film in films]
-    width = max(block.width for block in blocks)
-    sheet = Image.new("RGB", (width, sum(block.height for block in blocks)), "white")
-    top = 0
-    for block in blocks:
-        sheet.paste(block, (0, top))
-        top += block.height
-    return np.asarray(sheet, dtype=np.uint8).copy()
-
-
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
     """A PNG of uint8 [Y, X, 3] or, with transparency, [Y, X, 4]."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
@@ -119,11 +100,6 @@ def png_bytes(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def save_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write uint8 [Y, X, 3] or [Y, X, 4] as a PNG, whole or not at all."""
-    atomic_write_bytes(path, png_bytes(image))
 
 
 def _fitted(frames: NDArray[np.uint8], side: int, largest: int) -> NDArray[np.uint8]:
@@ -157,28 +133,3 @@ def _encoded(frames: NDArray[np.uint8], rate: Fraction, crf: int) -> bytes:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()
-
-
-def _titled_strip(film: Film, count: int) -> Image.Image:
-    """One film of a contact sheet."""
-    strip = film_strip(film, count)
-    picture = Image.fromarray(strip)
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    plain = ImageFont.truetype(str(folder / "DejaVuSans.ttf"), 14)
-    bold = ImageFont.truetype(str(folder / "DejaVuSans-Bold.ttf"), 15)
-    labels = [film.imagined_label] if film.real is None else [film.real_label, film.imagined_label]
-    left = 28 + round(max(plain.getlength(label) for label in labels))
-    width = max(left + picture.width, left + round(bold.getlength(film.title))) + 16
-    block = Image.new("RGB", (width, picture.height + 68), "white")
-    block.paste(picture, (left, 36), picture)
-    draw = ImageDraw.Draw(block)
-    draw.text((left, 24), film.title, font=bold, fill="#1c2430", anchor="ls")
-    for row, label in enumerate(labels):
-        middle = 36 + picture.height * (2 * row + 1) // (2 * len(labels))
-        draw.text((left - 12, middle), label, font=plain, fill="#1c2430", anchor="rm")
-    steps = strip_steps(film, count)
-    for column, step in enumerate(steps):
-        middle = left + picture.width * (2 * column + 1) // (2 * len(steps))
-        text = f"{step * film.seconds_per_frame:.3g} s"
-        draw.text((middle, 36 + picture.height + 18), text, font=plain, fill="#5b6675", anchor="ms")
-    return block

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,53 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from worldsim.data import codec, layout, write
-from worldsim.data.episodes import FRONT, DataError, Episode, Schema, Source
+from tests.lerobot_sets import CODEC_ERROR, LENGTHS, SCHEMA, make_episode, write_set
+from worldsim.data import layout, write
+from worldsim.data.episodes import FRONT, DataError, Source
 from worldsim.data.read import EpisodeDataset
-from worldsim.data.space import check_space, full_disk_explained
 from worldsim.data.write import Writer
 from worldsim.protocols import ActionSpec
-
-ACTION = ActionSpec((-1.0, -2.0), (1.0, 2.0))
-SCHEMA = Schema(10, ACTION, (24, 32, 3), ("x", "y", "door"), reward=True)
-LENGTHS = (7, 4, 9, 5)
-CODEC_ERROR = 2  # levels of 255 that 8-bit YUV rounds away, for any colour
-
-
-def make_episode(index: int, length: int, schema: Schema = SCHEMA) -> Episode:
-    rng = np.random.default_rng(index)
-    return Episode(
-        index=index,
-        video=rng.integers(0, 256, (length, schema.views, *schema.image), np.uint8) if schema.image else None,
-        state=rng.normal(size=(length, schema.state_size)).astype(np.float32) if schema.state_size else None,
-        action=rng.uniform(-1, 1, (length - 1, schema.action.size)).astype(np.float32),
-        time=np.arange(length) / schema.fps,
-        reward=rng.normal(size=length - 1).astype(np.float32) if schema.reward else None,
-        done=rng.random(length - 1) < 0.3 if schema.reward else None,
-        task=("reach", "wander")[index % 2],
-    )
-
-
-def write_set(path: Path, schema: Schema = SCHEMA) -> list[Episode]:
-    episodes = [make_episode(i, length, schema) for i, length in enumerate(LENGTHS)]
-    with Writer(path, schema, Source("worldsim/TwoRoom-v0", "mixed", 3)) as writer:
-        for episode in episodes:
-            writer.add(episode)
-    return episodes
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     write_set(tmp_path / "set")
     return tmp_path / "set"
-
-
-def rewrite_rows(path: Path, name: str, values: pa.Array) -> None:
-    """Change a column and forget the checksums, as another's tool would."""
-    file = path / layout.DATA_PATH.format(chunk_index=0, file_index=0)
-    table = pq.read_table(file)
-    pq.write_table(table.set_column(table.column_names.index(name), name, values), file)
-    (path / layout.OURS).unlink()
 
 
 def test_rows_come_back_exactly(tmp_path: Path) -> None:
@@ -85,22 +49,6 @@ def test_frames_come_back_within_the_rounding_of_yuv_from_any_start(tmp_path: Pa
             assert np.array_equal(dataset.frames(episode.index, start, stop), video[start:stop])
     with pytest.raises(IndexError, match="episode 1, which has 4 frames"):
         dataset.frames(1, 2, 5)
-
-
-def test_a_small_red_dot_on_white_stays_where_it_was(tmp_path: Path) -> None:
-    y, x = np.mgrid[0:64, 0:64] + 0.5
-    places = np.random.default_rng(0).uniform(5, 59, (40, 2))
-    covers = np.stack([np.clip(3.0 - np.hypot(x - px, y - py), 0, 1) for px, py in places])[..., None]
-    frames = (255 + covers * (np.array([255, 0, 0]) - 255)).round().astype(np.uint8)
-    writer = codec.VideoWriter(tmp_path / "dot.mp4", 10, 64, 64, codec.Config())
-    writer.write(frames)
-    writer.close()
-    back = codec.read_frames(tmp_path / "dot.mp4", 0, 40, 10)
-    assert np.abs(back.astype(int) - frames).max() <= CODEC_ERROR
-    weights = (back[..., 0].astype(float) - back[..., 1]).clip(0)
-    weights[weights < 5] = 0
-    centres = np.stack([(weights * grid).sum((1, 2)) for grid in (x, y)], 1) / weights.sum((1, 2))[:, None]
-    assert np.abs(centres - places).max() < 0.1
 
 
 def test_several_cameras_and_states_without_images_come_back(tmp_path: Path) -> None:
@@ -252,132 +200,9 @@ def test_an_episode_number_that_is_not_the_next_is_refused(tmp_path: Path) -> No
         writer.add(make_episode(3, 5))
 
 
-@pytest.mark.parametrize("foreign", [False, True])
-def test_a_truncated_mp4_is_named_with_its_episode(data: Path, foreign: bool) -> None:
-    file = data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    if foreign:
-        (data / layout.OURS).unlink()
-    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged.*episode 2.*restore"):
-        EpisodeDataset(data).frames(2)
-
-
-def test_a_single_changed_byte_of_an_mp4_is_noticed(data: Path) -> None:
-    file = data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    file.write_bytes(content)
-    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged.*checksum"):
-        EpisodeDataset(data).frames(0)
-
-
-@pytest.mark.parametrize("foreign", [False, True])
-def test_a_damaged_parquet_is_named(data: Path, foreign: bool) -> None:
-    file = data / layout.DATA_PATH.format(chunk_index=0, file_index=0)
-    file.write_bytes(file.read_bytes()[:-100])
-    if foreign:
-        (data / layout.OURS).unlink()
-    with pytest.raises(DataError, match=r"file-000\.parquet is damaged"):
-        EpisodeDataset(data)
-
-
-def test_nan_actions_in_a_file_are_named_with_episode_and_row(data: Path) -> None:
-    values = np.zeros((sum(LENGTHS), 2), np.float32)
-    values[7 + 2] = (0.5, np.inf)
-    rewrite_rows(data, "action", pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 2))
-    with pytest.raises(DataError, match=r"action of episode 1, row 2, is \[0.5, inf\].*1 of 4 rows"):
-        EpisodeDataset(data)
-
-
-def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not a LeRobot data set.*worldsim collect"):
-        EpisodeDataset(tmp_path / "nowhere")
-    (data / layout.DATA_PATH.format(chunk_index=0, file_index=0)).unlink()
-    with pytest.raises(DataError, match="0 rows in 0 files, its episodes 25"):
-        EpisodeDataset(data)
-    (data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)).unlink()
-    with pytest.raises(FileNotFoundError, match=r"file-000\.mp4 is missing, and episode 0"):
-        EpisodeDataset(data)
-
-
-def test_another_version_is_refused_with_the_way_to_convert(data: Path) -> None:
-    info = json.loads((data / layout.INFO).read_text())
-    (data / layout.INFO).write_text(json.dumps({**info, "codebase_version": "v2.1"}))
-    with pytest.raises(DataError, match=r"'v2.1', this reads 'v3.0'; convert"):
-        EpisodeDataset(data)
-
-
-def test_a_set_without_our_file_reads_with_the_bounds_of_its_actions(data: Path) -> None:
-    before = EpisodeDataset(data)
-    (data / layout.OURS).unlink()
-    dataset = EpisodeDataset(data)
-    actions = np.concatenate([dataset.episode(i, video=False).action for i in range(4)])
-    assert dataset.schema.action.low == tuple(actions.min(0).tolist())
-    assert dataset.source == Source() and dataset.fingerprint != before.fingerprint
-
-
-def test_times_are_the_frame_clocks_unless_the_stored_ones_disagree(data: Path) -> None:
-    assert EpisodeDataset(data).time(2).tolist() == [t / 10 for t in range(9)], "exact, not rounded to float32"
-    uneven = np.concatenate([np.arange(n) / 10 + 0.01 * np.arange(n) ** 2 for n in LENGTHS]).astype(np.float32)
-    rewrite_rows(data, "timestamp", pa.array(uneven))
-    assert EpisodeDataset(data).time(1).tolist() == uneven[7:11].tolist()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"features": {"image": {"dtype": "image"}}}, "use_videos=True"),
-        ({"features": {"observation.state": {"dtype": "float32"}}}, "no feature 'action'"),
-        ({"fps": None}, "has no fps"),
-    ],
-)
-def test_sets_that_lack_what_is_needed_are_refused(data: Path, change: dict[str, object], message: str) -> None:
-    info = {**json.loads((data / layout.INFO).read_text()), **change}
-    (data / layout.INFO).write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
-    with pytest.raises(DataError, match=message):
-        EpisodeDataset(data)
-
-
-def test_columns_that_are_missing_are_named(data: Path) -> None:
-    file = data / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
-    table = pq.read_table(file)
-    pq.write_table(table.drop_columns([f"videos/{FRONT}/from_timestamp"]), file)
-    with pytest.raises(DataError, match="from_timestamp"):
-        EpisodeDataset(data)
-    pq.write_table(table, file)
-    data_file = data / layout.DATA_PATH.format(chunk_index=0, file_index=0)
-    (data / layout.OURS).unlink()
-    pq.write_table(pq.read_table(data_file).drop_columns(["timestamp"]), data_file)
-    with pytest.raises(DataError, match=r"file-000\.parquet has no columns \['timestamp'\]"):
-        EpisodeDataset(data)
-    pq.write_table(table.drop_columns(["length"]), file)
-    with pytest.raises(DataError, match=r"no columns \['length'\]"):
-        EpisodeDataset(data)
-
-
 def test_fingerprints_differ_where_the_data_do(data: Path, tmp_path: Path) -> None:
     write_set(tmp_path / "same")
     with Writer(tmp_path / "other", SCHEMA) as writer:
         writer.add(make_episode(0, 7))
     prints = [EpisodeDataset(path).fingerprint for path in (data, tmp_path / "same", tmp_path / "other")]
     assert prints[0] == prints[1] != prints[2]
-
-
-def test_too_little_space_is_noticed_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"MiB are free; free some space") as error:
-        Writer(tmp_path / "set", SCHEMA, expected_frames=10**15)
-    assert error.value.errno == errno.ENOSPC
-    check_space(tmp_path / "not/yet/there", 1, "a byte")
-
-
-def test_a_disk_that_runs_full_is_explained() -> None:
-    with pytest.raises(OSError, match="no space left in .* while writing episode 3; start again") as error:
-        with full_disk_explained(Path("/dev"), "writing episode 3", "start again"), open("/dev/full", "w") as file:
-            file.write("x")
-            file.flush()
-    assert error.value.errno == errno.ENOSPC
-
-
-def test_sizes_a_pixel_format_cannot_hold_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="23 x 32; use yuv444p"):
-        codec.VideoWriter(tmp_path / "a.mp4", 10, 23, 32, codec.Config(pix_fmt="yuv420p"))

@@ -1,0 +1,133 @@
+"""Folders that are damaged, incomplete or of another's making: named, or read as far as they go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.lerobot_sets import LENGTHS, write_set
+from worldsim.data import layout
+from worldsim.data.episodes import FRONT, DataError, Source
+from worldsim.data.read import EpisodeDataset
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_set(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def rewrite_rows(path: Path, name: str, values: pa.Array) -> None:
+    """Change a column and forget the checksums, as another's tool would."""
+    file = path / layout.DATA_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), file)
+    (path / layout.OURS).unlink()
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_truncated_mp4_is_named_with_its_episode(data: Path, foreign: bool) -> None:
+    file = data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    if foreign:
+        (data / layout.OURS).unlink()
+    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged.*episode 2.*restore"):
+        EpisodeDataset(data).frames(2)
+
+
+def test_a_single_changed_byte_of_an_mp4_is_noticed(data: Path) -> None:
+    file = data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged.*checksum"):
+        EpisodeDataset(data).frames(0)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_damaged_parquet_is_named(data: Path, foreign: bool) -> None:
+    file = data / layout.DATA_PATH.format(chunk_index=0, file_index=0)
+    file.write_bytes(file.read_bytes()[:-100])
+    if foreign:
+        (data / layout.OURS).unlink()
+    with pytest.raises(DataError, match=r"file-000\.parquet is damaged"):
+        EpisodeDataset(data)
+
+
+def test_nan_actions_in_a_file_are_named_with_episode_and_row(data: Path) -> None:
+    values = np.zeros((sum(LENGTHS), 2), np.float32)
+    values[7 + 2] = (0.5, np.inf)
+    rewrite_rows(data, "action", pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 2))
+    with pytest.raises(DataError, match=r"action of episode 1, row 2, is \[0.5, inf\].*1 of 4 rows"):
+        EpisodeDataset(data)
+
+
+def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a LeRobot data set.*worldsim collect"):
+        EpisodeDataset(tmp_path / "nowhere")
+    (data / layout.DATA_PATH.format(chunk_index=0, file_index=0)).unlink()
+    with pytest.raises(DataError, match="0 rows in 0 files, its episodes 25"):
+        EpisodeDataset(data)
+    (data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)).unlink()
+    with pytest.raises(FileNotFoundError, match=r"file-000\.mp4 is missing, and episode 0"):
+        EpisodeDataset(data)
+
+
+def test_another_version_is_refused_with_the_way_to_convert(data: Path) -> None:
+    info = json.loads((data / layout.INFO).read_text())
+    (data / layout.INFO).write_text(json.dumps({**info, "codebase_version": "v2.1"}))
+    with pytest.raises(DataError, match=r"'v2.1', this reads 'v3.0'; convert"):
+        EpisodeDataset(data)
+
+
+def test_a_set_without_our_file_reads_with_the_bounds_of_its_actions(data: Path) -> None:
+    before = EpisodeDataset(data)
+    (data / layout.OURS).unlink()
+    dataset = EpisodeDataset(data)
+    actions = np.concatenate([dataset.episode(i, video=False).action for i in range(4)])
+    assert dataset.schema.action.low == tuple(actions.min(0).tolist())
+    assert dataset.source == Source() and dataset.fingerprint != before.fingerprint
+
+
+def test_times_are_the_frame_clocks_unless_the_stored_ones_disagree(data: Path) -> None:
+    assert EpisodeDataset(data).time(2).tolist() == [t / 10 for t in range(9)], "exact, not rounded to float32"
+    uneven = np.concatenate([np.arange(n) / 10 + 0.01 * np.arange(n) ** 2 for n in LENGTHS]).astype(np.float32)
+    rewrite_rows(data, "timestamp", pa.array(uneven))
+    assert EpisodeDataset(data).time(1).tolist() == uneven[7:11].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": {"image": {"dtype": "image"}}}, "use_videos=True"),
+        ({"features": {"observation.state": {"dtype": "float32"}}}, "no feature 'action'"),
+        ({"fps": None}, "has no fps"),
+    ],
+)
+def test_sets_that_lack_what_is_needed_are_refused(data: Path, change: dict[str, object], message: str) -> None:
+    info = {**json.loads((data / layout.INFO).read_text()), **change}
+    (data / layout.INFO).write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    with pytest.raises(DataError, match=message):
+        EpisodeDataset(data)
+
+
+def test_columns_that_are_missing_are_named(data: Path) -> None:
+    file = data / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns([f"videos/{FRONT}/from_timestamp"]), file)
+    with pytest.raises(DataError, match="from_timestamp"):
+        EpisodeDataset(data)
+    pq.write_table(table, file)
+    data_file = data / layout.DATA_PATH.format(chunk_index=0, file_index=0)
+    (data / layout.OURS).unlink()
+    pq.write_table(pq.read_table(data_file).drop_columns(["timestamp"]), data_file)
+    with pytest.raises(DataError, match=r"file-000\.parquet has no columns \['timestamp'\]"):
+        EpisodeDataset(data)
+    pq.write_table(table.drop_columns(["length"]), file)
+    with pytest.raises(DataError, match=r"no columns \['length'\]"):
+        EpisodeDataset(data)

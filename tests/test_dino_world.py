@@ -12,7 +12,8 @@ import torch
 
 from tests.small_world import SMALL, clips, small_predictor
 from worldsim.backbones import dino_world
-from worldsim.backbones.dino_world import SIZES, DinoWorld, FrozenDinoWorld, Memory, rotary_angles, rotate
+from worldsim.backbones.attention import rotary_angles, rotate
+from worldsim.backbones.dino_world import SIZES, DinoWorld, FrozenDinoWorld, Memory
 from worldsim.contracts.frozen import check_predictor
 
 

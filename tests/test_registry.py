@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,44 @@ def test_an_unknown_kind_names_the_nearest_and_lists_all() -> None:
     with pytest.raises(ValueError, match="unknown kind 'cme' of policies, did you mean 'cem'") as caught:
         registry.module("policies", "cme")
     assert all(kind in str(caught.value) for kind in registry.kinds("policies"))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "role", "legal"),
+    [
+        ("backbones", "dino_world", "encoder", ("dinov2",)),
+        ("backbones", "reduced", "encoder", ("dinov2",)),
+        ("policies", "mpc", "planner", ("cem", "random")),
+    ],
+)
+def test_a_file_that_builds_something_else_is_no_kind_and_the_legal_ones_are_listed(
+    family: str, kind: str, role: str, legal: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match=f"kind '{kind}' of {family} is no {role} .*did you mean '") as caught:
+        registry.module(family, kind)
+    assert registry.kinds(family) == legal and str(caught.value).endswith(f"Kinds of {family}: {', '.join(legal)}")
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("class Config: ...\nclass A:\n    def plan(self): ...\ndef build(config): ...\n", True),
+        ("class Config: ...\nclass A(Protocol):\n    def plan(self): ...\ndef build(config): ...\n", False),
+        ("class A:\n    def plan(self): ...\ndef build(config): ...\n", False),
+        ("class Config: ...\ndef plan(): ...\ndef build(config): ...\n", False),
+    ],
+)
+def test_a_kind_is_known_by_the_methods_of_the_class_it_builds(tmp_path: Path, text: str, fits: bool) -> None:
+    (tmp_path / "part.py").write_text("raise SystemExit\n" + text)
+    assert registry.fills(tmp_path / "part.py", registry.FAMILIES["policies"]) is fits
+
+
+def test_the_examples_of_new_parts_in_the_documents_are_kinds(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    parts = [block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "def build" in block]
+    for family, block in zip(("backbones", "adapters", "policies"), parts, strict=True):
+        (tmp_path / "part.py").write_text(block)
+        assert registry.fills(tmp_path / "part.py", registry.FAMILIES[family])
 
 
 def test_an_unknown_family_names_the_nearest() -> None:

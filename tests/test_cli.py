@@ -56,7 +56,9 @@ def test_help_lists_every_job_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(f"  {name} " in done.stdout for name in cli.jobs()) and "--config" in done.stdout
+    lines = done.stdout.partition("jobs:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == list(cli.jobs()) and "--config" in done.stdout
+    assert len({len(line[: line.index(line.split()[1], 2 + len(line.split()[0]))]) for line in lines}) == 1, "aligned"
 
 
 def test_a_job_is_a_file_with_config_and_run_and_nothing_else_is() -> None:
@@ -75,6 +77,12 @@ def test_an_unknown_job_names_the_nearest(job: Callable[..., list[Config]], caps
     job(None)
     assert cli.main(["sampel"]) == 2
     assert capsys.readouterr().err == "error: unknown job sampel, did you mean sample? Jobs: sample\n"
+
+
+def test_a_word_that_is_nearly_a_job_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, meant in (("pretrian", "pretrain"), ("trian", "pretrain"), ("evalute", "evaluate"), ("tune", "finetune")):
+        assert cli.main([word, "--out", "x"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: unknown job {word}, did you mean {meant}? Jobs: quickstart")
 
 
 def test_a_job_gets_the_configuration_of_its_flags(job: Callable[..., list[Config]]) -> None:

@@ -137,9 +137,12 @@ def test_an_unknown_flag_names_the_nearest(args: list[str], bad: str, near: str)
 
 
 def test_an_unknown_kind_names_the_nearest_from_a_flag_and_from_a_recipe(tmp_path: Path) -> None:
-    for args in (["--planner.kind", "cme"], ["--config", recipe(tmp_path, "planner: {kind: cme}")]):
-        with pytest.raises(ValueError, match="unknown kind 'cme' of policies, did you mean 'cem'"):
+    path = recipe(tmp_path, "stage: {planner: {kind: cme}}")
+    for args, place in ((["--stage.planner.kind", "cme"], "--"), (["--config", path], f"{path}: ")):
+        with pytest.raises(ValueError, match=f"{place}stage.planner.kind: unknown kind 'cme' of .*did you mean 'cem'"):
             parse(Job, ["r", *args])
+    with pytest.raises(ValueError, match=r"recipe\.yaml: stage\.planner\.kind"):
+        load(Job, path)
 
 
 def test_a_value_of_the_wrong_type_stops_with_its_flag(capsys: pytest.CaptureFixture[str]) -> None:

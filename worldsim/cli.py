@@ -88,9 +88,11 @@ def _overview() -> str:
         "A frozen pretrained model plus a small trainable adapter is a world model.",
     ]
     lines += ["", "jobs:"]
-    for name, file in jobs().items():
+    found = jobs()
+    width = max(map(len, found)) + 1
+    for name, file in found.items():
         about = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:<14} {about.partition(chr(10))[0]}")
+        lines.append(f"  {name:<{width}} {about.partition(chr(10))[0]}")
     lines += ["", "`worldsim JOB --help` lists the settings of a job. Everywhere:"]
     lines += [
         "  --config    a YAML recipe, whose settings flags override",

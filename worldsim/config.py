@@ -54,7 +54,7 @@ def parse(cls: type[C], args: Sequence[str], prog: str | None = None) -> C:
     """
     recipe = flag_value(args, "config")
     source, tree = ("", {}) if recipe is None else _read(recipe_path(recipe))
-    flat, tree = flatten(cls, None, "", args, tree, [_RECIPE])
+    flat, tree = flatten(cls, None, "", args, tree, [_RECIPE], source)
     check_flags(flat, args)
     inputs, flags = as_flags(flat, tree, source)
     flags += [f"--config={recipe}"] if flags else []  # ends a list, which would swallow a positional argument
@@ -72,7 +72,7 @@ def save(config: Any, path: str | os.PathLike[str]) -> None:
 def load(cls: type[C], path: str | os.PathLike[str]) -> C:
     """Read back exactly what `save` wrote; whatever does not fit `cls` is a ValueError that names the file."""
     source, tree = _read(Path(path))
-    flat, tree = flatten(cls, None, "", [], tree)
+    flat, tree = flatten(cls, None, "", [], tree, source=source)
     inputs, flags = as_flags(flat, tree, source)
     message = io.StringIO()
     try:

@@ -33,13 +33,20 @@ def flag_value(args: Sequence[str], name: str) -> str | None:
 
 
 def flatten(
-    cls: type[Any], default: Any, path: str, args: Sequence[str], tree: Tree, extra: Sequence[Any] = ()
+    cls: type[Any],
+    default: Any,
+    path: str,
+    args: Sequence[str],
+    tree: Tree,
+    extra: Sequence[Any] = (),
+    source: str = "",
 ) -> tuple[type[Any], dict[str, Any]]:
     """`cls` as tyro needs it, and the YAML tree as it fits that.
 
     Each component becomes the `Config` of the kind that flags, else the tree, else the default choose, with one more
     field `kind`. A class that holds no component stays itself. `default` is the instance whose values are the defaults,
-    if there is one; `path` the dotted prefix; `extra` are further fields, as for `dataclasses.make_dataclass`.
+    if there is one; `path` the dotted prefix; `extra` are further fields, as for `dataclasses.make_dataclass`; `source`
+    names the file of the tree in errors.
     """
     changed, kept, hints = list(extra), dict(tree), _hints(cls)
     for f in _fields(cls):
@@ -47,12 +54,12 @@ def flatten(
         below = kept.get(f.name)
         part, inner_tree, more = hints[f.name], below if isinstance(below, dict) else {}, []
         if "family" in f.metadata:
-            chosen, inner_tree = _choose(value, f"{path}{f.name}", args, inner_tree)
+            chosen, inner_tree = _choose(value, f"{path}{f.name}", args, inner_tree, source)
             part, value = registry.config_class(chosen.family, chosen.kind), chosen.config
             more = [("kind", Literal[registry.kinds(chosen.family)], field(default=chosen.kind, kw_only=True))]
         if not dataclasses.is_dataclass(part):
             continue
-        inner, inner_tree = flatten(typing.cast(type, part), value, f"{path}{f.name}.", args, inner_tree, more)
+        inner, inner_tree = flatten(typing.cast(type, part), value, f"{path}{f.name}.", args, inner_tree, more, source)
         if isinstance(below, dict):
             kept[f.name] = inner_tree
         if inner is not part:
@@ -139,15 +146,24 @@ def _leaves(cls: type[Any], path: str) -> Iterator[str]:
             yield f"{path}{f.name}"
 
 
-def _choose(default: Component, path: str, args: Sequence[str], tree: dict[str, Any]) -> tuple[Component, Any]:
-    """The component that flags, else the tree, else the default ask for; and the part of the tree that concerns it."""
+def _choose(
+    default: Component, path: str, args: Sequence[str], tree: dict[str, Any], source: str
+) -> tuple[Component, Any]:
+    """The component that flags, else the tree, else the default ask for; and the part of the tree that concerns it.
+
+    Raises ValueError for an unknown kind, naming the flag, or the file and the key, that it comes from.
+    """
     written = str(tree.get("kind", default.kind))
-    kind = flag_value(args, f"{path}.kind") or written
+    flagged = flag_value(args, f"{path}.kind")
+    kind = flagged or written
     if tree and kind != written:
         log.warning("--%s.kind %s: the recipe's settings of %s are left out", path, kind, written)
         tree = {}
     if kind != default.kind:
-        default = Component(default.family, kind, registry.config_class(default.family, kind)())
+        try:
+            default = Component(default.family, kind, registry.config_class(default.family, kind)())
+        except ValueError as error:
+            raise ValueError(f"{f'--{path}.kind' if flagged else f'{source}: {path}.kind'}: {error}") from error
     return default, tree
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.small_run import tune_small
 from tests.small_set import ID, LENGTH, collect_small
-from worldsim.backbones import dino_world, dinov2
-from worldsim.backbones.reduced import fit_reduction, save_reduction
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import collect, evaluate, finetune, pages, parts, saved, train
+from worldsim.jobs import collect, evaluate, pages, saved
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> EpisodeDataset:
 
 @pytest.fixture(scope="module")
 def tuned(dataset: EpisodeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was hardly trained, on a predictor that was not."""
-    folder = tmp_path_factory.mktemp("model")
-    encoder = dinov2.build(dinov2.Config(resolution=32, random_init=True))
-    rank, factor = 4, 2
-    reduction = fit_reduction(
-        encoder.encode(parts.sample_frames(dataset, (0, 1), 16, 0)), rank, factor, encoder.fingerprint
-    )
-    grid = (encoder.grid[0] // factor, encoder.grid[1] // factor)
-    width = rank * factor**2
-    torch.manual_seed(0)
-    dino_world.DinoWorld(dino_world.Architecture(width, 24, 2, 2, grid=grid)).save(folder / "base")
-    save_reduction(reduction, folder / "base")
-    few = train.Config(steps=3)
-    config = finetune.Config(
-        dataset.path, folder / "run", frames=3, context=3, batch=4, temporal=False, train=few, train_heads=few
-    )
-    config = replace(
-        config,
-        encoder=replace(config.encoder, config=dinov2.Config(resolution=32, random_init=True)),
-        predictor=dino_world.Config(str(folder / "base")),
-        dtype="float32",
-    )
-    return finetune.run(config)
+    return tune_small(dataset, tmp_path_factory.mktemp("model"))
 
 
 def test_evaluating_a_run_writes_numbers_and_a_page(

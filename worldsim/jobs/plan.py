@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import logging
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from worldsim import envs, keys, registry
+from worldsim import envs, registry
 from worldsim.config import component
-from worldsim.data.cache import to_video
-from worldsim.envs.pairs import Pairs
 from worldsim.jobs import pages, runs, saved
+from worldsim.jobs.acting import baselines, carry_out, policy
 from worldsim.jobs.measures import wilson
 from worldsim.jobs.results import PlanFilm, PlanResult, PlanRow
-from worldsim.models import simulator
-from worldsim.objectives import GoalObjective
-from worldsim.policies.mpc import MPC
-from worldsim.policies.mpc import Config as MPCConfig
-from worldsim.policies.random import Random
-from worldsim.protocols import Obs, Planner, WorldModel
+from worldsim.protocols import ActionSpec, ModelSpec
 from worldsim.registry import Component
 
 log = logging.getLogger(__name__)
-
-Exact = NDArray[np.float32]
-"""Exact states [B, S] of an environment: for carrying actions out and for judging success, never for the policy."""
 
 Distance = Literal["temporal", "raw", "probe"]
 
@@ -85,8 +74,12 @@ def run(config: Config) -> Path:
 
 
 def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
-    """Success of the world model's planner, and of the baselines beside it, on the same pairs."""
+    """Success of the world model's planner, and of the baselines beside it, on the same pairs.
+
+    Raises ValueError, before any work, if the environment is not like the one of the training.
+    """
     dynamics = envs.dynamics(config.env, _image_size(loaded.model.spec.image))
+    check_environment(loaded.model.spec, dynamics)
     tasks = envs.pairs(config.env, config.protocol, config.pairs, 0)
     n = loaded.model.spec.actions_per_step
     planner = registry.build(config.planner)
@@ -110,41 +103,32 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     return PlanResult(config.env, config.protocol, tasks.budget, tuple(rows), films)
 
 
-@dataclass
-class Spent:
-    """What decisions cost."""
-
-    decisions: int = 0
-    seconds: float = 0.0
-    calls: int = 0  # rows stepped through the model, for one decision of one episode
-
-
-class Actor:
-    """Episodes side by side: sees pictures (and exact states, which only baselines read), gives n actions each."""
-
-    def __init__(self, act: Callable[[Obs, Exact], Tensor], keep: Callable[[Tensor], None], calls: Callable[[], int]):
-        self.act, self.keep, self.calls = act, keep, calls
-
-
-MakeActor = Callable[[Obs, Exact, NDArray[np.int64]], Actor]
-"""(the goals' pictures, the goals' exact states, the numbers of the pairs) -> the actor of these episodes."""
-
-
-def policy(
-    model: WorldModel[Any], planner: Planner, distance: Callable[[Tensor, Tensor], Tensor], seed: int
-) -> MakeActor:
-    """Receding-horizon planning in a world model towards the latent of the goal's picture."""
-
-    def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-        mpc = MPC(model, planner, MPCConfig())
-        key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows))
-        none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size)
-        with torch.no_grad():
-            latent = model.latent(model.encode(goal, none, key))
-        mpc.reset(GoalObjective(latent, distance), key)
-        return Actor(lambda obs, _: mpc.act(obs), mpc.keep, lambda: mpc.last.model_calls if mpc.last is not None else 0)
-
-    return make
+def check_environment(spec: ModelSpec, dynamics: Any) -> None:
+    """Raise ValueError unless the environment takes every action of the world model and has its seconds a step."""
+    takes, trained = ActionSpec(dynamics.low, dynamics.high), spec.action
+    same_kind = (takes.size, takes.discrete) == (trained.size, trained.discrete)
+    within = same_kind and all(
+        low <= given_low and given_high <= high
+        for low, given_low, given_high, high in zip(takes.low, trained.low, trained.high, takes.high, strict=True)
+    )
+    seconds = spec.seconds_per_step / spec.actions_per_step
+    in_time = math.isclose(dynamics.seconds, seconds, rel_tol=1e-4)
+    for what, found, known, fits in (
+        ("actions", takes, trained, within),
+        (
+            "seconds an environment step",
+            dynamics.seconds,
+            seconds,
+            math.isclose(dynamics.seconds, seconds, rel_tol=1e-4),
+        ),
+    ):
+        if not fits:
+            raise ValueError(
+                f"{dynamics.name} has {what} {found}, this world model was trained on {known}: plan in the environment "
+                "that its episodes are of (--env), or collect episodes of this one and fine-tune on them"
+            )
+    if takes != trained:
+        log.warning("plans keep to the actions of the training, %s; %s takes %s", trained, dynamics.name, takes)
 
 
 def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Tensor], Tensor]:
@@ -160,86 +144,6 @@ def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Ten
         raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe")
     probe = heads.probe
     return lambda latent, goal: (probe(latent) - probe(goal)).norm(dim=1)
-
-
-def baselines(dynamics: Any, tasks: Pairs, planner: Planner, n: int, seed: int) -> dict[str, MakeActor]:
-    """Random actions (fresh at each environment step), the oracle, and the planner on the true simulator."""
-    euclidean = simulator.build(simulator.Config(n, "euclidean"), dynamics)
-    geodesic = simulator.build(simulator.Config(n, "geodesic"), dynamics)
-
-    def random(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-        return policy(euclidean, Random(), euclidean.distance, seed + 1)(_exact(goal, exact), exact, rows)
-
-    def oracle(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-        held = {"goal": exact}
-
-        def act(obs: Obs, state: Exact) -> Tensor:
-            actions = []
-            for _ in range(n):
-                actions.append(dynamics.oracle(state, held["goal"]))
-                state = dynamics.move(state, actions[-1])
-            return torch.from_numpy(np.stack(actions, 1))
-
-        def keep(index: Tensor) -> None:
-            held["goal"] = held["goal"][index.numpy()]
-
-        return Actor(act, keep, lambda: 0)
-
-    def simulated(model: simulator.Simulator) -> MakeActor:
-        def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-            return policy(model, planner, model.distance, seed)(_exact(goal, exact), exact, rows)
-
-        return make
-
-    return {
-        "random": random,
-        "oracle": oracle,
-        "simulator": simulated(geodesic),
-        "simulator, straight-line distance": simulated(euclidean),
-    }
-
-
-def carry_out(
-    dynamics: Any, tasks: Pairs, make: MakeActor, n: int, batch: int, title: str, films: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64], dict[int, list[NDArray[np.uint8]]], Spent]:
-    """Run every pair: success [P], environment steps used [P], pictures of the first `films` episodes, and the cost.
-
-    An episode ends when it is at its goal after any environment step, or when the budget is used up.
-    """
-    count = len(tasks.start)
-    success, used = np.zeros(count, bool), np.full(count, tasks.budget, np.int64)
-    frames: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(min(films, count))}
-    spent = Spent()
-    with tqdm(total=count, desc=title, unit="episode") as bar:
-        for first in range(0, count, batch):
-            rows = np.arange(first, min(first + batch, count))
-            state, goal = tasks.start[rows], tasks.goal[rows]
-            actor = make(_look(dynamics, goal, 0.0), goal, rows)
-            for done in range(0, tasks.budget, n):
-                begin = time.perf_counter()
-                obs = _look(dynamics, state, done * dynamics.seconds)
-                _film(frames, rows, obs)
-                action = actor.act(_exact(obs, state), state).numpy()
-                spent.seconds, spent.decisions = (
-                    spent.seconds + time.perf_counter() - begin,
-                    spent.decisions + len(rows),
-                )
-                spent.calls = max(spent.calls, actor.calls())
-                at_goal = np.zeros(len(rows), bool)
-                for i in range(min(n, tasks.budget - done)):
-                    state = np.where(at_goal[:, None], state, dynamics.move(state, action[:, i]))
-                    now = dynamics.reached(state, goal) & ~at_goal
-                    used[rows[now]], success[rows[now]] = done + i + 1, True
-                    at_goal |= now
-                bar.update(int(at_goal.sum()))
-                _film(frames, rows[at_goal], _look(dynamics, state[at_goal], 0.0) if at_goal.any() else None)
-                rows, state, goal = rows[~at_goal], state[~at_goal], goal[~at_goal]
-                if not len(rows):
-                    break
-                if at_goal.any():
-                    actor.keep(torch.from_numpy(~at_goal))
-            bar.update(len(rows))
-    return success, used, frames, spent
 
 
 def summary(result: PlanResult, distance: str) -> dict[str, Any]:
@@ -260,24 +164,6 @@ def _row(name: str, success: NDArray[np.bool_], steps: NDArray[np.int64], calls:
     low, high = wilson(int(success.sum()), len(success))
     mean = float(steps[success].mean()) if success.any() else None
     return PlanRow(name, float(success.mean()), low, high, len(success), mean, calls, seconds)
-
-
-def _look(dynamics: Any, state: Exact, seconds: float) -> Obs:
-    """What the camera sees: [B, 1, 1, 3, Y, X]."""
-    video = to_video(torch.from_numpy(dynamics.render(state)))[:, None, None]
-    return Obs(video, None, torch.full((len(state), 1), seconds))
-
-
-def _exact(obs: Obs, state: Exact) -> Obs:
-    """The same observation with the exact state, for the simulator; a feature world model does not read it."""
-    return Obs(obs.video, torch.from_numpy(state)[:, None], obs.time)
-
-
-def _film(frames: dict[int, list[NDArray[np.uint8]]], rows: NDArray[np.int64], obs: Obs | None) -> None:
-    for i, row in enumerate(rows):
-        if obs is not None and obs.video is not None and int(row) in frames:
-            picture = ((obs.video[i, 0, 0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
-            frames[int(row)].append(picture)
 
 
 def _image_size(image: tuple[int, int, int, int] | None) -> int:

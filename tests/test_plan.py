@@ -1,0 +1,77 @@
+"""`plan` carries out plans in the environment of the training only, and tells what they reached and cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small_run import tune_small
+from tests.small_set import collect_small
+from worldsim import envs
+from worldsim.jobs import plan, saved
+from worldsim.policies import cem
+from worldsim.protocols import ActionSpec
+from worldsim.registry import Component
+
+TINY = Component("policies", "cem", cem.Config(samples=4, elites=2, iterations=1, horizon=2))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    return tune_small(collect_small(folder / "data"), folder)
+
+
+def settings(run: Path, **changes: Any) -> plan.Config:
+    config = plan.Config(run, pairs=3, planner=TINY, distance="raw", baselines=False, films=1, batch=2)
+    return replace(config, **changes)
+
+
+def test_planning_writes_numbers_and_a_page(tuned: Path) -> None:
+    folder = plan.run(settings(tuned, baselines=True))
+    values = json.loads((folder / "summary.json").read_text())
+    assert folder == tuned / "plan-near" and values["plan.pairs"] == 3
+    assert values["plan.oracle"] == 1.0 and values["plan.success_low"] <= values["plan.success"]
+    assert values["plan.model_calls"] == 4 * 2 + 2
+    assert (folder / "report.html").read_text().count("<video") == 1
+
+
+def other_spec(loaded: saved.Loaded, **changes: Any) -> saved.Loaded:
+    loaded.model.spec = replace(loaded.model.spec, **changes)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"action": ActionSpec((-1.0,) * 3, (1.0,) * 3)},
+            r"actions .*\(-1.0, -1.0\).*trained.*\(-1.0, -1.0, -1.0\)",
+        ),
+        ({"action": ActionSpec((-2.0, -1.0), (1.0, 1.0))}, r"actions .*\(-1.0, -1.0\).*trained on.*\(-2.0, -1.0\)"),
+        (
+            {"action": ActionSpec((0.0, 0.0), (1.0, 1.0), discrete=True)},
+            "actions .*discrete=False.*trained on.*discrete=True",
+        ),
+        ({"seconds_per_step": 0.25}, r"seconds an environment step 0\.1, this world model was trained on 0\.05"),
+    ],
+)
+def test_an_environment_unlike_the_training_is_refused_before_any_work(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], named: str
+) -> None:
+    loaded = other_spec(saved.load(tuned), **changes)
+    monkeypatch.setattr(saved, "load", lambda run: loaded)
+    monkeypatch.setattr(envs, "pairs", None)
+    with pytest.raises(ValueError, match=f"worldsim/TwoRoom-v0 has {named}.*--env.*fine-tune"):
+        plan.run(settings(tuned, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_fewer_actions_plans_within_them_and_says_so(tuned: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = other_spec(saved.load(tuned), action=ActionSpec((-0.5, -0.5), (0.5, 1.0)))
+    plan.check_environment(loaded.model.spec, envs.dynamics("worldsim/TwoRoom-v0"))
+    assert "plans keep to the actions of the training" in caplog.text

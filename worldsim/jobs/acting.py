@@ -1,0 +1,162 @@
+"""Who acts on held-out pairs (planners, random actions, the oracle), and the episodes that they play."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim import keys
+from worldsim.data.cache import to_video
+from worldsim.envs.pairs import Pairs
+from worldsim.models import simulator
+from worldsim.objectives import GoalObjective
+from worldsim.policies.mpc import MPC
+from worldsim.policies.mpc import Config as MPCConfig
+from worldsim.policies.random import Random
+from worldsim.protocols import Obs, Planner, WorldModel
+
+Exact = NDArray[np.float32]
+"""Exact states [B, S] of an environment: for carrying actions out and for judging success, never for the policy."""
+
+
+@dataclass
+class Spent:
+    """What decisions cost."""
+
+    decisions: int = 0
+    seconds: float = 0.0
+    calls: int = 0  # rows stepped through the model, for one decision of one episode
+
+
+class Actor:
+    """Episodes side by side: sees pictures (and exact states, which only baselines read), gives n actions each."""
+
+    def __init__(self, act: Callable[[Obs, Exact], Tensor], keep: Callable[[Tensor], None], calls: Callable[[], int]):
+        self.act, self.keep, self.calls = act, keep, calls
+
+
+MakeActor = Callable[[Obs, Exact, NDArray[np.int64]], Actor]
+"""(the goals' pictures, the goals' exact states, the numbers of the pairs) -> the actor of these episodes."""
+
+
+def policy(
+    model: WorldModel[Any], planner: Planner, distance: Callable[[Tensor, Tensor], Tensor], seed: int
+) -> MakeActor:
+    """Receding-horizon planning in a world model towards the latent of the goal's picture."""
+
+    def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
+        mpc = MPC(model, planner, MPCConfig())
+        key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows))
+        none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size)
+        with torch.no_grad():
+            latent = model.latent(model.encode(goal, none, key))
+        mpc.reset(GoalObjective(latent, distance), key)
+        return Actor(lambda obs, _: mpc.act(obs), mpc.keep, lambda: mpc.last.model_calls if mpc.last is not None else 0)
+
+    return make
+
+
+def baselines(dynamics: Any, tasks: Pairs, planner: Planner, n: int, seed: int) -> dict[str, MakeActor]:
+    """Random actions (fresh at each environment step), the oracle, and the planner on the true simulator."""
+    euclidean = simulator.build(simulator.Config(n, "euclidean"), dynamics)
+    geodesic = simulator.build(simulator.Config(n, "geodesic"), dynamics)
+
+    def random(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
+        return policy(euclidean, Random(), euclidean.distance, seed + 1)(_exact(goal, exact), exact, rows)
+
+    def oracle(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
+        held = {"goal": exact}
+
+        def act(obs: Obs, state: Exact) -> Tensor:
+            actions = []
+            for _ in range(n):
+                actions.append(dynamics.oracle(state, held["goal"]))
+                state = dynamics.move(state, actions[-1])
+            return torch.from_numpy(np.stack(actions, 1))
+
+        def keep(index: Tensor) -> None:
+            held["goal"] = held["goal"][index.numpy()]
+
+        return Actor(act, keep, lambda: 0)
+
+    def simulated(model: simulator.Simulator) -> MakeActor:
+        def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
+            return policy(model, planner, model.distance, seed)(_exact(goal, exact), exact, rows)
+
+        return make
+
+    return {
+        "random": random,
+        "oracle": oracle,
+        "simulator": simulated(geodesic),
+        "simulator, straight-line distance": simulated(euclidean),
+    }
+
+
+def carry_out(
+    dynamics: Any, tasks: Pairs, make: MakeActor, n: int, batch: int, title: str, films: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], dict[int, list[NDArray[np.uint8]]], Spent]:
+    """Run every pair: success [P], environment steps used [P], pictures of the first `films` episodes, and the cost.
+
+    An episode ends when it is at its goal after any environment step, or when the budget is used up.
+    """
+    count = len(tasks.start)
+    success, used = np.zeros(count, bool), np.full(count, tasks.budget, np.int64)
+    frames: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(min(films, count))}
+    spent = Spent()
+    with tqdm(total=count, desc=title, unit="episode") as bar:
+        for first in range(0, count, batch):
+            rows = np.arange(first, min(first + batch, count))
+            state, goal = tasks.start[rows], tasks.goal[rows]
+            actor = make(_look(dynamics, goal, 0.0), goal, rows)
+            for done in range(0, tasks.budget, n):
+                begin = time.perf_counter()
+                obs = _look(dynamics, state, done * dynamics.seconds)
+                _film(frames, rows, obs)
+                action = actor.act(_exact(obs, state), state).numpy()
+                spent.seconds, spent.decisions = (
+                    spent.seconds + time.perf_counter() - begin,
+                    spent.decisions + len(rows),
+                )
+                spent.calls = max(spent.calls, actor.calls())
+                at_goal = np.zeros(len(rows), bool)
+                for i in range(min(n, tasks.budget - done)):
+                    state = np.where(at_goal[:, None], state, dynamics.move(state, action[:, i]))
+                    now = dynamics.reached(state, goal) & ~at_goal
+                    used[rows[now]], success[rows[now]] = done + i + 1, True
+                    at_goal |= now
+                bar.update(int(at_goal.sum()))
+                _film(frames, rows[at_goal], _look(dynamics, state[at_goal], 0.0) if at_goal.any() else None)
+                rows, state, goal = rows[~at_goal], state[~at_goal], goal[~at_goal]
+                if not len(rows):
+                    break
+                if at_goal.any():
+                    actor.keep(torch.from_numpy(~at_goal))
+            bar.update(len(rows))
+    return success, used, frames, spent
+
+
+def _look(dynamics: Any, state: Exact, seconds: float) -> Obs:
+    """What the camera sees: [B, 1, 1, 3, Y, X]."""
+    video = to_video(torch.from_numpy(dynamics.render(state)))[:, None, None]
+    return Obs(video, None, torch.full((len(state), 1), seconds))
+
+
+def _exact(obs: Obs, state: Exact) -> Obs:
+    """The same observation with the exact state, for the simulator; a feature world model does not read it."""
+    return Obs(obs.video, torch.from_numpy(state)[:, None], obs.time)
+
+
+def _film(frames: dict[int, list[NDArray[np.uint8]]], rows: NDArray[np.int64], obs: Obs | None) -> None:
+    for i, row in enumerate(rows):
+        if obs is not None and obs.video is not None and int(row) in frames:
+            picture = ((obs.video[i, 0, 0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+            frames[int(row)].append(picture)

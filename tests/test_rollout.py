@@ -11,7 +11,7 @@ from worldsim import keys, tree
 from worldsim.contracts.point_mass import PointMass
 from worldsim.objectives import GoalObjective, MissingPrediction, RewardObjective, judging, require
 from worldsim.protocols import Rollout
-from worldsim.rollout import imagine, returns, unroll
+from worldsim.rollout import returns, unroll
 
 
 def test_unroll_adds_the_moves_of_a_point_mass() -> None:
@@ -34,14 +34,6 @@ def test_what_a_model_cannot_predict_stays_none() -> None:
     model = Blind()
     rollout = unroll(model, model.start(torch.zeros(2, 2), keys.rows(0, 2)), torch.zeros(2, 3, 1, 2))
     assert rollout.reward is None and rollout.done is None and rollout.uncertainty is None
-
-
-def test_imagine_lets_the_policy_choose_with_a_fresh_key_each_step() -> None:
-    model = PointMass()
-    state = model.start(torch.zeros(3, 2), keys.rows(0, 3))
-    rollout, actions = imagine(model, state, lambda _, key: keys.uniform(key, (1, 2)), 4, keys.rows(1, 3))
-    assert actions.shape == (3, 4, 1, 2) and actions.unique().numel() == actions.numel()
-    torch.testing.assert_close(rollout.latents, unroll(model, state, actions).latents)
 
 
 def test_a_return_is_the_discounted_sum_with_a_bootstrap() -> None:

@@ -1,14 +1,12 @@
-"""Imagination with any world model: unroll given actions, imagine a policy's own, and sum discounted rewards. Pure."""
+"""Imagination with any world model: unroll given actions, and sum discounted rewards. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from worldsim import keys
 from worldsim.protocols import Rollout, Step, WorldModel
 
 State = TypeVar("State")
@@ -23,24 +21,6 @@ def unroll(model: WorldModel[State], state: State, actions: Tensor) -> Rollout[S
         steps.append(model.step(state, action))
         state = steps[-1].state
     return _gather(steps)
-
-
-def imagine(
-    model: WorldModel[State], state: State, policy: Callable[[State, Tensor], Tensor], horizon: int, key: Tensor
-) -> tuple[Rollout[State], Tensor]:
-    """H steps in which `policy(state, key [B]) -> action [B, n, A]` chooses: the rollout and the actions [B, H, n, A].
-
-    key [B] is the policy's, folded with the number of the step; the world's own randomness is in `state`.
-    """
-    if horizon < 1:
-        raise ValueError(f"the horizon is {horizon}, it must be 1 or more")
-    steps: list[Step[State]] = []
-    actions: list[Tensor] = []
-    for t in range(horizon):
-        actions.append(policy(state, keys.fold(key, t)))
-        steps.append(model.step(state, actions[-1]))
-        state = steps[-1].state
-    return _gather(steps), torch.stack(actions, dim=1)
 
 
 def returns(

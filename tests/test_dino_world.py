@@ -13,7 +13,7 @@ import torch
 from tests.small_world import SMALL, clips, small_predictor
 from worldsim.backbones import dino_world
 from worldsim.backbones.attention import rotary_angles, rotate
-from worldsim.backbones.dino_world import SIZES, DinoWorld, FrozenDinoWorld, Memory
+from worldsim.backbones.dino_world import Architecture, DinoWorld, FrozenDinoWorld, Memory
 from worldsim.contracts.frozen import check_predictor
 
 
@@ -22,10 +22,14 @@ def test_it_keeps_the_contract_of_a_frozen_predictor() -> None:
     check_predictor(small_predictor(), features[:, :-1], times, small_predictor(7))
 
 
-@pytest.mark.parametrize(("size", "millions"), [("base", 86.2), ("large", 303.9), ("giant", 1136.0)])
-def test_the_sizes_are_the_published_ones(size: str, millions: float) -> None:
+@pytest.mark.parametrize(
+    ("hidden", "depth", "heads", "millions"),
+    [(768, 12, 12, 86.2), (1024, 24, 16, 303.9), (1536, 40, 24, 1136.0)],
+    ids=["base", "large", "giant"],
+)
+def test_the_sizes_are_the_published_ones(hidden: int, depth: int, heads: int, millions: float) -> None:
     with torch.device("meta"):
-        model = DinoWorld(SIZES[size])
+        model = DinoWorld(Architecture(768, hidden, depth, heads, grid=(16, 16)))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
 
 

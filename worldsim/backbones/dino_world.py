@@ -27,7 +27,7 @@ from worldsim.protocols import Inject
 
 @dataclass(frozen=True)
 class Architecture:
-    """The size of the predictor; `base`, `large` and `giant` of the paper are in `SIZES`."""
+    """The size of the predictor."""
 
     width: int = 128  # D of the features
     hidden: int = 192  # D' of the trunk
@@ -35,13 +35,6 @@ class Architecture:
     heads: int = 3
     mlp_ratio: int = 4
     grid: tuple[int, int] = (4, 4)  # rows and columns of tokens
-
-
-SIZES = {
-    "base": Architecture(768, 768, 12, 12, grid=(16, 16)),
-    "large": Architecture(768, 1024, 24, 16, grid=(16, 16)),
-    "giant": Architecture(768, 1536, 40, 24, grid=(16, 16)),
-}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from worldsim.backbones import dinov2
 from worldsim.backbones.reduced import fit_reduction
+from worldsim.data.cache import to_video
 from worldsim.envs import two_room, two_room_sample, worlds
+from worldsim.jobs.parts import ReductionConfig
 from worldsim.protocols import FrozenEncoder
 
 SINGLE = ("arena", "goal", "four_rooms", "corridors", "maze", "pillars", "car")  # worlds with one moving object
@@ -29,8 +31,8 @@ class Config:
     fit: int = 1000
     choose: int = 200
     judge: int = 400
-    rank: int = 32
-    whiten: float = 0.5
+    rank: int = ReductionConfig.rank
+    whiten: float = ReductionConfig.whiten
     seed: int = 0
 
 
@@ -128,7 +130,7 @@ def encode(encoder: FrozenEncoder, frames: NDArray[np.uint8], batch: int = 64) -
     """Patch tokens [M, N, D] in fp32 of frames [M, Y, X, 3]."""
     parts = []
     for start in range(0, len(frames), batch):
-        video = torch.from_numpy(frames[start : start + batch]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        video = to_video(torch.from_numpy(frames[start : start + batch]))
         parts.append(encoder.encode(video[:, None, None])[:, 0, 0])
     return torch.cat(parts)
 

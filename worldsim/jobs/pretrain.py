@@ -18,7 +18,6 @@ from worldsim.config import component
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.variable_rate import variable_rate_rows
-from worldsim.files import atomic_write_json
 from worldsim.jobs import parts, runs, train
 from worldsim.learners.predictor import Config as LearnerConfig
 from worldsim.learners.predictor import FeatureClips, PredictorLearner
@@ -78,5 +77,5 @@ def run(config: Config) -> Path:
     result = train.train(learner, folder / "train", config.train, config.resume, "pretrain")
     network.save(folder / "predictor")
     save_reduction(reduction, folder / "predictor")
-    atomic_write_json(folder / "summary.json", {"steps": result.steps, **result.metrics})
+    runs.write_summary(folder, {"steps": result.steps, **result.metrics})
     return folder / "predictor"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldsim import precision
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
+from worldsim.data.cache import to_video
 from worldsim.heads import pixels, state_probe, temporal_distance
 from worldsim.learners.schedule import cosine, decay_groups
 from worldsim.precision import Precision
@@ -87,7 +88,7 @@ class HeadsLearner:
         config, table = self.config, self.table
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 11))))
         shown = rng.integers(len(table.shown), size=config.batch)
-        frame = torch.from_numpy(table.video[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        frame = to_video(torch.from_numpy(table.video[shown]))
         lengths = table.lengths
         rows = rng.choice(self._training_rows(), size=config.batch)
         episode = rng.choice(len(lengths), size=config.distance_batch, p=lengths / lengths.sum())

@@ -19,6 +19,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.learners.augment import block_masks, color_jitter, random_crops
+from worldsim.learners.schedule import decay_groups
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,7 @@ class SelfDistillation:
         self.dino = DINOLoss(output_dim=config.prototypes, warmup_teacher_temp_epochs=1)
         self.ibot = IBOTPatchLoss(output_dim=config.prototypes)
         self.koleo = KoLeoLoss()
-        decayed = [p for p in self.student.parameters() if p.ndim > 1]
-        plain = [p for p in self.student.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = decay_groups(self.student, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
 
     def batch(self, step: int) -> Crops:

@@ -12,19 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.films import a_film
 from worldsim.report import plots, videos
 from worldsim.report.records import Bars, Chart, Film, Series
-
-
-def moving_dot(frames: int = 12, height: int = 64, width: int = 64, left: int = 4) -> NDArray[np.uint8]:
-    film = np.full((frames, height, width, 3), 230, dtype=np.uint8)
-    for step in range(frames):
-        film[step, 20:25, left + 2 * step : left + 2 * step + 5] = (210, 40, 30)
-    return film
-
-
-def a_film(title: str = "episode 7", frames: int = 12) -> Film:
-    return Film(title, moving_dot(frames), moving_dot(frames, left=6), 0.1, context=2)
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:

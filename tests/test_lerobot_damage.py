@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.lerobot_sets import LENGTHS, write_set
-from worldsim.data import layout
+from worldsim.data import codec, layout
 from worldsim.data.episodes import FRONT, DataError, Source
 from worldsim.data.read import EpisodeDataset
 
@@ -30,14 +32,54 @@ def rewrite_rows(path: Path, name: str, values: pa.Array) -> None:
     (path / layout.OURS).unlink()
 
 
+VIDEO = layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
+
+
+def index_first(file: Path, flag: str = "faststart") -> None:
+    """Move the index of an mp4 to its front, as files for streaming have it; frag_keyframe: in parts."""
+    with av.open(str(file)) as source, av.open(f"{file}.mp4", "w", options={"movflags": flag}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    os.replace(f"{file}.mp4", file)
+
+
 @pytest.mark.parametrize("foreign", [False, True])
-def test_a_truncated_mp4_is_named_with_its_episode(data: Path, foreign: bool) -> None:
-    file = data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
+def test_a_truncated_mp4_is_named_with_its_episodes_before_any_frame_is_needed(data: Path, foreign: bool) -> None:
+    file = data / VIDEO
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     if foreign:
         (data / layout.OURS).unlink()
-    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged.*episode 2.*restore"):
-        EpisodeDataset(data).frames(2)
+    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged, and episodes 0 to 3 .*restore"):
+        EpisodeDataset(data)
+
+
+def test_a_truncated_mp4_whose_index_is_there_is_named_with_the_episodes_that_are_lost(data: Path) -> None:
+    (data / layout.OURS).unlink()
+    index_first(data / VIDEO)
+    assert len(EpisodeDataset(data).frames(3)) == LENGTHS[3]
+    (data / VIDEO).write_bytes((data / VIDEO).read_bytes()[: (data / VIDEO).stat().st_size // 2])
+    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged at episodes 2 to 3.* 25 are due; restore"):
+        EpisodeDataset(data)
+
+
+def test_an_mp4_whose_index_is_in_parts_is_read(data: Path) -> None:
+    (data / layout.OURS).unlink()
+    before = EpisodeDataset(data).frames(3)
+    index_first(data / VIDEO, "frag_keyframe+empty_moov")
+    assert codec.count_frames(data / VIDEO) is None
+    assert np.array_equal(EpisodeDataset(data).frames(3), before)
+
+
+def test_an_mp4_of_fewer_frames_than_its_episodes_is_named_at_once(data: Path) -> None:
+    (data / layout.OURS).unlink()
+    writer = codec.VideoWriter(data / VIDEO, 10, 24, 32, codec.Config())
+    writer.write(np.zeros((sum(LENGTHS) - 1, 24, 32, 3), np.uint8))
+    writer.close()
+    with pytest.raises(DataError, match=r"file-000\.mp4 is damaged at episode 3: it holds 24 whole frames, 25 are due"):
+        EpisodeDataset(data)
 
 
 def test_a_single_changed_byte_of_an_mp4_is_noticed(data: Path) -> None:

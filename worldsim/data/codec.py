@@ -70,6 +70,22 @@ class VideoWriter:
         self._container.close()
 
 
+def count_frames(path: Path) -> int | None:
+    """The frames that an mp4 holds whole, from its index alone: nothing is decoded. None where its index is in parts.
+
+    Raises DataError if there is no index to read, as in a file that was cut off or never finished.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError("it has no video")
+            stream, size = container.streams.video[0], path.stat().st_size
+            whole = [entry.pos + entry.size <= size for entry in stream.index_entries]
+            return sum(whole) if whole and len(whole) == stream.frames else None
+    except (FFmpegError, IndexError) as error:
+        raise DataError(f"the decoder says: {error}") from error
+
+
 def read_frames(path: Path, first: int, count: int, fps: float) -> NDArray[np.uint8]:
     """Frames `first` to `first + count` of an mp4, [count, Y, X, 3].
 

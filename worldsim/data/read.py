@@ -39,7 +39,8 @@ class EpisodeDataset:
     `meta/worldsim.json` (a data set of another's) the action bounds are the least and greatest actions in it.
 
     Raises FileNotFoundError for what is missing and DataError for what is damaged or not finite; both name the file,
-    and the episode where there is one.
+    and the episode where there is one. Whether videos are whole is asked of their indices; a byte that changed inside
+    is found, by its checksum, when frames are first read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,6 +57,7 @@ class EpisodeDataset:
         if "image" in kinds.values():
             raise DataError(f"{path} keeps images in its parquet files ({kinds}); write it again with use_videos=True")
         self._placements = self._place(float(info["fps"]), cameras)
+        self._check_videos()
         self._rows = self._read_rows(info["data_path"], info["features"])
         self.schema = self._schema(info, cameras)
         self._check_rows()
@@ -200,6 +202,23 @@ class EpisodeDataset:
                 for index, place in enumerate(self._placements):
                     check_finite(index, name, self._take(name, place))
 
+    def _check_videos(self) -> None:
+        """Look whether every mp4 holds the frames that its episodes need: milliseconds a file, nothing is decoded."""
+        needed: dict[Path, list[tuple[int, int]]] = {}
+        for index, place in enumerate(self._placements):
+            for path, first in place.videos:
+                needed.setdefault(path, []).append((index, first + place.length))
+        for path, ends in needed.items():
+            try:
+                found = codec.count_frames(path)
+            except DataError as error:
+                raise DataError(f"{path} is damaged, and {_episodes(ends)} in it: {error}; {REMEDY}") from error
+            if lost := [(index, end) for index, end in ends if found is not None and end > found]:
+                due = max(end for _, end in lost)
+                raise DataError(
+                    f"{path} is damaged at {_episodes(lost)}: it holds {found} whole frames, {due} are due; {REMEDY}"
+                )
+
     def _check_file(self, file: Path, why: str) -> None:
         """Compare a file with its checksum, once; a video codec would show damaged bytes as plausible pictures."""
         if file in self._checked:
@@ -208,6 +227,12 @@ class EpisodeDataset:
         if expected is not None and layout.checksum(file) != expected:
             raise DataError(f"{file} is damaged ({why}): its checksum is not the one of {layout.OURS}; {REMEDY}")
         self._checked.add(file)
+
+
+def _episodes(ends: list[tuple[int, int]]) -> str:
+    """The episodes of some rows (episode, last frame) in words, for errors."""
+    first, last = ends[0][0], ends[-1][0]
+    return f"episode {first}" if first == last else f"episodes {first} to {last}"
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -41,11 +41,17 @@ def _roam(
             spots[i] = slide(room, *spots[i], *next(moves[i]), radius)
 
 
-def _dots(rng: np.random.Generator, room: Room, count: int = 1) -> Scene:
-    """`count` agents in a room, each a dot of radius 2 to 4 pixels (at most 3 between walls)."""
+def _furnish(rng: np.random.Generator, room: Room, count: int) -> tuple[Color, list[Color], np.ndarray]:
+    """The floor of a room, colours for `count` objects, and its background with the walls on it."""
     floor, colors = palette(rng, count)
     background = ground(rng, floor)
     build_walls(background, room.solid(), wall_color(rng, floor))
+    return floor, colors, background
+
+
+def _dots(rng: np.random.Generator, room: Room, count: int = 1) -> Scene:
+    """`count` agents in a room, each a dot of radius 2 to 4 pixels (at most 3 between walls)."""
+    _, colors, background = _furnish(rng, room, count)
     agents = [(uniform(rng, 2.0, 3.0 if room.walls else 4.0), gait(rng)) for _ in range(count)]
     sprites = tuple(Sprite("circle", color, radius) for color, (radius, _) in zip(colors, agents, strict=True))
     return Scene(background, sprites, _roam(rng, room, agents, []), tuple(range(count)), room.solid())
@@ -138,13 +144,10 @@ def maze(rng: np.random.Generator) -> Scene:
     return _dots(rng, Room(border, tuple(walls)))
 
 
-def _pair(rng: np.random.Generator, textured: float = 0.3) -> tuple[Room, Color, list[Color], np.ndarray]:
+def _pair(rng: np.random.Generator) -> tuple[Room, Color, list[Color], np.ndarray]:
     """An empty bordered room, its floor, two colours and its background."""
     room = Room(_border(rng))
-    floor, colors = palette(rng, 2)
-    background = ground(rng, floor, textured)
-    build_walls(background, room.solid(), wall_color(rng, floor))
-    return room, floor, colors, background
+    return room, *_furnish(rng, room, 2)
 
 
 def goal(rng: np.random.Generator) -> Scene:

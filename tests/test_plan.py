@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from tests.small_run import tune_small
 from tests.small_set import collect_small
@@ -69,6 +72,47 @@ def test_an_environment_unlike_the_training_is_refused_before_any_work(
     with pytest.raises(ValueError, match=f"worldsim/TwoRoom-v0 has {named}.*--env.*fine-tune"):
         plan.run(settings(tuned, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_planning_in_bfloat16_reaches_the_model_alone(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[torch.dtype, torch.dtype]] = set()
+
+    def watched(loaded: saved.Loaded, kind: plan.Distance) -> Any:
+        measure = plan_distance(loaded, kind)
+
+        def distance(latent: Tensor, goal: Tensor) -> Tensor:
+            found = measure(latent, goal)
+            product = latent.flatten(1) @ goal.flatten(1).T
+            seen.add((latent.dtype, product.dtype))
+            return found
+
+        return distance
+
+    plan_distance = plan.goal_distance
+    monkeypatch.setattr(plan, "goal_distance", watched)
+    exact, rounded = (
+        plan.plan(saved.load(tuned), settings(tuned, dtype=dtype, films=3)) for dtype in ("float32", "bfloat16")
+    )
+    assert seen == {(torch.float32, torch.float32)}, "distances are compared in float32, where candidates differ little"
+    one, two = (np.concatenate([film.frames for film in result.films]) for result in (exact, rounded))
+    assert one.shape != two.shape or not np.array_equal(one, two), "rounding reached the plans"
+    assert (exact.dtype, rounded.dtype) == ("float32", "bfloat16") and exact.device == "cpu"
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("cuda:99", "--device cpu"), ("abacus", "cpu, cuda")])
+def test_a_device_that_is_not_there_is_named_before_any_work(tuned: Path, name: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"device is {name}.*{remedy}"):
+        plan.run(settings(tuned, device=name, out=tuned / "never"))
+    assert not (tuned / "never").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_accelerator_plans_with_the_same_planner(tuned: Path, dtype: Any) -> None:
+    result = plan.plan(saved.load(tuned), settings(tuned, device="cuda", dtype=dtype, baselines=True))
+    assert result.rows[0].n == 3 and {row.name: row.success for row in result.rows}["oracle"] == 1.0
 
 
 def test_a_model_of_fewer_actions_plans_within_them_and_says_so(tuned: Path, caplog: pytest.LogCaptureFixture) -> None:

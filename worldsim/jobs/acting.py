@@ -43,23 +43,48 @@ class Actor:
         self.act, self.keep, self.calls = act, keep, calls
 
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""From latents [B, L...] to the goals' [B, L...]: [B]."""
+
 MakeActor = Callable[[Obs, Exact, NDArray[np.int64]], Actor]
 """(the goals' pictures, the goals' exact states, the numbers of the pairs) -> the actor of these episodes."""
 
 
 def policy(
-    model: WorldModel[Any], planner: Planner, distance: Callable[[Tensor, Tensor], Tensor], seed: int
+    model: WorldModel[Any],
+    planner: Planner,
+    distance: Distance,
+    seed: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> MakeActor:
-    """Receding-horizon planning in a world model towards the latent of the goal's picture."""
+    """Receding-horizon planning in a world model, which is on `device`, towards the latent of the goal's picture.
+
+    Its matrix products are in `dtype`. Distances are in float32 always: those of good candidates differ by less than
+    bfloat16 can tell.
+    """
+    device = torch.device(device)
+
+    def rounded() -> torch.autocast:
+        return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+    def exact_distance(latent: Tensor, goal: Tensor) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return distance(latent.float(), goal.float())
 
     def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
         mpc = MPC(model, planner, MPCConfig())
-        key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows))
-        none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size)
-        with torch.no_grad():
-            latent = model.latent(model.encode(goal, none, key))
-        mpc.reset(GoalObjective(latent, distance), key)
-        return Actor(lambda obs, _: mpc.act(obs), mpc.keep, lambda: mpc.last.model_calls if mpc.last is not None else 0)
+        key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows)).to(device)
+        none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size, device=device)
+        with torch.no_grad(), rounded():
+            latent = model.latent(model.encode(_moved(goal, device), none, key))
+        mpc.reset(GoalObjective(latent, exact_distance), key)
+
+        def act(obs: Obs, _: Exact) -> Tensor:
+            with rounded():
+                return mpc.act(_moved(obs, device)).float().cpu()
+
+        return Actor(act, mpc.keep, lambda: mpc.last.model_calls if mpc.last is not None else 0)
 
     return make
 
@@ -160,3 +185,8 @@ def _film(frames: dict[int, list[NDArray[np.uint8]]], rows: NDArray[np.int64], o
         if obs is not None and obs.video is not None and int(row) in frames:
             picture = ((obs.video[i, 0, 0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
             frames[int(row)].append(picture)
+
+
+def _moved(obs: Obs, device: torch.device) -> Obs:
+    video, state = (None if part is None else part.to(device) for part in (obs.video, obs.state))
+    return Obs(video, state, obs.time.to(device))

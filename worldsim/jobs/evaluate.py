@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import held_out, pages, runs, saved
+from worldsim.jobs import devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.results import (
@@ -73,6 +72,7 @@ def run(config: Config) -> Path:
     """Evaluate, and write summary.json and report.html; returns their folder."""
     out = config.out or config.run / "evaluate"
     runs.check_new(out, config.overwrite)
+    devices.find(config.device)
     loaded = saved.load(config.run)
     data = config.data or loaded.config.data
     if config.data is None and not data.is_dir():
@@ -95,10 +95,9 @@ def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> E
         log.warning("%s is not the data set of the run: all its episodes are taken as held out", dataset.path)
         episodes = tuple(range(len(dataset)))
     columns, probe = position_probe(loaded, dataset, config.position)
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {config.device}, but no such accelerator is there: use --device cpu")
-    loaded.model.to(config.device)
-    loaded.heads.to(config.device)
+    device = devices.find(config.device)
+    loaded.model.to(device)
+    loaded.heads.to(device)
     subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1)
     return judge(subject, dataset, episodes, config)
 

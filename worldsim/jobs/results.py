@@ -54,6 +54,8 @@ class PlanResult:
     budget: int  # environment steps
     rows: tuple[PlanRow, ...]
     films: tuple[PlanFilm, ...] = ()
+    device: str = "cpu"  # where the world model ran
+    dtype: str = "float32"  # of its matrix products
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,10 +138,10 @@ def collide(position: list[list[float]], velocity: list[list[float]], radii: lis
                 position[j][k] -= overlap * (1 - share) * n
 
 
-def bounce(position: list[float], velocity: list[float], low: float, high: float, restitution: float = 1.0) -> None:
+def bounce(position: list[float], velocity: list[float], low: float, high: float) -> None:
     """Turn a body back at the edges of [low, high] in both axes, in place; one overshoot is mirrored."""
     for k in (0, 1):
         if position[k] < low:
-            position[k], velocity[k] = min(2 * low - position[k], high), restitution * abs(velocity[k])
+            position[k], velocity[k] = min(2 * low - position[k], high), abs(velocity[k])
         elif position[k] > high:
-            position[k], velocity[k] = max(2 * high - position[k], low), -restitution * abs(velocity[k])
+            position[k], velocity[k] = max(2 * high - position[k], low), -abs(velocity[k])

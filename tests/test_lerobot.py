@@ -65,6 +65,23 @@ def test_several_cameras_and_states_without_images_come_back(tmp_path: Path) -> 
         EpisodeDataset(tmp_path / "blind").frames(0)
 
 
+def test_one_camera_of_several_is_read_alone_and_known_by_another_fingerprint(tmp_path: Path) -> None:
+    schema = replace(SCHEMA, cameras=(FRONT, "observation.images.wrist"))
+    write_set(tmp_path / "two", schema)
+    both = EpisodeDataset(tmp_path / "two")
+    for view, names in enumerate((("front", FRONT), ("wrist", "observation.images.wrist"))):
+        for name in names:
+            one = EpisodeDataset(tmp_path / "two", name)
+            assert one.schema == replace(schema, cameras=(names[1],)) and one.schema.views == 1
+            assert np.array_equal(one.frames(2), both.frames(2)[:, view : view + 1])
+    front, wrist = EpisodeDataset(tmp_path / "two", "front"), EpisodeDataset(tmp_path / "two", "wrist")
+    assert len({both.fingerprint, front.fingerprint, wrist.fingerprint}) == 3
+    with pytest.raises(ValueError, match="has no camera 'rist'; did you mean 'wrist'. Cameras: front, wrist"):
+        EpisodeDataset(tmp_path / "two", "rist")
+    write_set(tmp_path / "one")
+    assert EpisodeDataset(tmp_path / "one", "front").fingerprint == EpisodeDataset(tmp_path / "one").fingerprint
+
+
 def test_vectors_of_one_entry_are_plain_columns_and_come_back_as_vectors(tmp_path: Path) -> None:
     schema = replace(SCHEMA, action=ActionSpec((-1.0,), (1.0,)), state=("x",))
     episodes = write_set(tmp_path / "set", schema)

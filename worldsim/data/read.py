@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from worldsim.data import codec, layout
 from worldsim.data.episodes import DataError, Episode, Schema, Source, check_finite
+from worldsim.data.tables import REMEDY, image_size, read_info, read_json, read_table, to_numpy
 from worldsim.protocols import ActionSpec
 
+IMAGES = "observation.images."  # what LeRobot puts before the name of a camera
 TOLERANCE = 1e-4  # seconds that a stored float32 time may be off the frame clock: LeRobot's
-REMEDY = "restore this file from a copy, or collect the data set again"
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,23 @@ class EpisodeDataset:
     is found, by its checksum, when frames are first read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, camera: str | None = None) -> None:
+        """camera: read this one only, by its name or what follows `observation.images.` in it; None: all.
+
+        A camera that is not there is a ValueError that names the nearest.
+        """
         self.path = path
-        info = _read_info(path)
+        info = read_info(path)
         ours_path = path / layout.OURS
-        self._ours: dict[str, Any] = _read_json(ours_path) if ours_path.is_file() else {}
+        self._ours: dict[str, Any] = read_json(ours_path) if ours_path.is_file() else {}
         self._checksums: dict[str, str] = self._ours.get("sha256", {})
         self._checked: set[Path] = set()
         self._template: str = info["video_path"] or ""
         self.source = Source(**self._ours.get("source", {}))
         kinds = {name: feature["dtype"] for name, feature in info["features"].items()}
-        cameras = tuple(name for name, kind in kinds.items() if kind == "video")
+        stored = tuple(name for name, kind in kinds.items() if kind == "video")
+        cameras = stored if camera is None else (find_camera(stored, camera, path),)
+        self._chosen = cameras[0] if len(cameras) < len(stored) else ""
         if "image" in kinds.values():
             raise DataError(f"{path} keeps images in its parquet files ({kinds}); write it again with use_videos=True")
         self._placements = self._place(float(info["fps"]), cameras)
@@ -73,8 +80,9 @@ class EpisodeDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what is in the data set: of its checksums, or of the size and the ends of another's files."""
+        """A hash of what is read of the data set: of its checksums, or of the size and the ends of another's files."""
         digest = hashlib.sha256((self.path / layout.INFO).read_bytes())
+        digest.update(self._chosen.encode())
         if self._checksums:
             digest.update(json.dumps(self._checksums, sort_keys=True).encode())
             return digest.hexdigest()
@@ -133,7 +141,7 @@ class EpisodeDataset:
             raise FileNotFoundError(f"{self.path} has no {layout.EPISODES_PATH.format(chunk_index=0, file_index=0)}")
         rows: list[dict[str, Any]] = []
         for file in files:
-            table = _read_table(file, None, "which says where every episode is")
+            table = read_table(file, None, "which says where every episode is")
             rows += table.select([name for name in table.column_names if not name.startswith("stats/")]).to_pylist()
         needed = {"episode_index", "length", "tasks", "dataset_from_index"}
         if missing := needed - set().union(*rows):
@@ -167,18 +175,18 @@ class EpisodeDataset:
         tables = []
         for file in files:
             self._check_file(file, "which holds states and actions")
-            tables.append(_read_table(file, names, "which holds states and actions"))
+            tables.append(read_table(file, names, "which holds states and actions"))
         found, due = sum(len(table) for table in tables), int(self.lengths.sum())
         if found != due:
             raise DataError(f"{self.path}/data has {found} rows in {len(files)} files, its episodes {due}; {REMEDY}")
         whole = pa.concat_tables(tables).sort_by("index")
-        rows = {name: _to_numpy(whole.column(name)) for name in names}
+        rows = {name: to_numpy(whole.column(name)) for name in names}
         vectors = {name: rows[name].reshape(due, -1) for name in (layout.STATE, layout.ACTION) if name in rows}
         return rows | vectors  # LeRobot stores vectors of one entry as plain columns
 
     def _schema(self, info: dict[str, Any], cameras: tuple[str, ...]) -> Schema:
         features = info["features"]
-        sizes = {camera: _image_size(features[camera]) for camera in cameras}
+        sizes = {camera: image_size(features[camera]) for camera in cameras}
         if len(set(sizes.values())) > 1:
             raise DataError(f"the cameras of {self.path} differ in size: {sizes}; scale them to one size first")
         names = None
@@ -229,60 +237,16 @@ class EpisodeDataset:
         self._checked.add(file)
 
 
+def find_camera(cameras: tuple[str, ...], name: str, path: Path) -> str:
+    """The camera of that name, in full or without `observation.images.`; ValueError naming the nearest and all."""
+    short = {camera.removeprefix(IMAGES): camera for camera in cameras}
+    if name in cameras or name in short:
+        return short.get(name, name)
+    hint = f"did you mean {nearest[0]!r}? " if (nearest := difflib.get_close_matches(name, short, 1, 0.0)) else ""
+    raise ValueError(f"{path} has no camera {name!r}; {hint}Cameras: {', '.join(short) or 'none'}")
+
+
 def _episodes(ends: list[tuple[int, int]]) -> str:
     """The episodes of some rows (episode, last frame) in words, for errors."""
     first, last = ends[0][0], ends[-1][0]
     return f"episode {first}" if first == last else f"episodes {first} to {last}"
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    file = path / layout.INFO
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{path} is not a LeRobot data set: {layout.INFO} is missing; `worldsim collect` makes one"
-        )
-    info = _read_json(file)
-    version = info.get("codebase_version")
-    if version != layout.VERSION:
-        raise DataError(
-            f"{file} says codebase_version {version!r}, this reads {layout.VERSION!r}; convert it with lerobot "
-            "(its script convert_dataset_v21_to_v30)"
-        )
-    if missing := {"fps", "features", "data_path", "video_path"} - info.keys():
-        raise DataError(f"{file} has no {', '.join(sorted(missing))}; {REMEDY}")
-    return info
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}; {REMEDY}") from error
-
-
-def _read_table(file: Path, names: list[str] | None, why: str) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            table = parquet.read(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is damaged ({why}): {error}; {REMEDY}") from error
-    if missing := set(names or ()) - set(table.column_names):
-        raise DataError(f"{file} has no columns {sorted(missing)}; {REMEDY}")
-    return table
-
-
-def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    """[F] of a plain column, [F, size] of a list column; floats as float32."""
-    array = column.combine_chunks()
-    if pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
-        values = array.to_numpy(zero_copy_only=False)
-    else:
-        values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
-    return values.astype(np.float32) if values.dtype == np.float64 else values
-
-
-def _image_size(feature: dict[str, Any]) -> tuple[int, int, int]:
-    """(Y, X, C) of a video feature, whichever order its names tell; without names, that order."""
-    names = feature.get("names") or ("height", "width", "channels")
-    sizes = dict(zip((str(name)[0] for name in names), feature["shape"], strict=True))
-    return sizes["h"], sizes["w"], sizes["c"]

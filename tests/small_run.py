@@ -28,7 +28,7 @@ def small_config(dataset: EpisodeDataset, folder: Path) -> finetune.Config:
     save_reduction(reduction, folder / "base")
     few = train.Config(steps=3)
     config = finetune.Config(
-        dataset.path, folder / "run", frames=3, context=3, batch=4, temporal=False, train=few, train_heads=few
+        dataset.path, folder / "run", frames=3, context=2, batch=4, temporal=False, train=few, train_heads=few
     )
     return replace(
         config,

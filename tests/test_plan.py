@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from tests.small_run import tune_small
 from tests.small_set import collect_small
-from worldsim import envs
-from worldsim.jobs import plan, saved
+from worldsim import envs, registry
+from worldsim.jobs import pages, plan, saved
 from worldsim.policies import cem
-from worldsim.protocols import ActionSpec
+from worldsim.policies.random import Random
+from worldsim.protocols import ActionSpec, Plan
 from worldsim.registry import Component
+from worldsim.report.records import Table
 
 TINY = Component("policies", "cem", cem.Config(samples=4, elites=2, iterations=1, horizon=2))
+SLEEP = 0.02  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,34 @@ def test_planning_writes_numbers_and_a_page(tuned: Path) -> None:
     assert values["plan.oracle"] == 1.0 and values["plan.success_low"] <= values["plan.success"]
     assert values["plan.model_calls"] == 4 * 2 + 2
     assert (folder / "report.html").read_text().count("<video") == 1
+
+
+class Slow:
+    """A planner that takes its time for a call, however many episodes it decides."""
+
+    def plan(self, model: Any, state: Any, objective: Any, warm_start: Tensor | None, key: Tensor) -> Plan:
+        time.sleep(SLEEP)
+        return Random().plan(model, state, objective, warm_start, key)
+
+
+def test_the_latency_is_of_one_episode_alone_and_the_throughput_of_all_side_by_side(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = saved.load(tuned)
+    monkeypatch.setattr(registry, "build", lambda component: Slow())
+    result = plan.plan(loaded, settings(tuned, pairs=8, batch=8, films=0))
+    row, values = result.rows[0], plan.summary(result, "raw")
+    assert row.seconds_alone is not None and row.decisions_per_second is not None
+    assert row.seconds_alone >= SLEEP, "it does not shrink with the episodes side by side"
+    assert row.decisions_per_second > 2 / row.seconds_alone, "eight episodes share a call"
+    assert row.decisions_per_second < 8 / SLEEP
+    assert values["plan.seconds_per_decision_alone"] == row.seconds_alone
+    assert values["plan.decisions_per_second_side_by_side"] == row.decisions_per_second
+    assert values["plan.side_by_side"] == 8
+    table = pages.plan_sections(result)[1][0].items[1]
+    assert isinstance(table, Table) and table.columns[-2:] == ("latency, s", "throughput, decisions/s")
+    assert table.rows[0][-2:] == (row.seconds_alone, row.decisions_per_second)
+    assert "one episode alone" in table.note and "up to 8 episodes side by side" in table.note
 
 
 def other_spec(loaded: saved.Loaded, **changes: Any) -> saved.Loaded:

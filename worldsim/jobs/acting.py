@@ -29,10 +29,10 @@ Exact = NDArray[np.float32]
 
 @dataclass
 class Spent:
-    """What decisions cost."""
+    """What decisions cost; those of episodes side by side share a call."""
 
     decisions: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all calls, from rendering the pictures to the actions
     calls: int = 0  # rows stepped through the model, for one decision of one episode
 
 
@@ -167,6 +167,19 @@ def carry_out(
                     actor.keep(torch.from_numpy(~at_goal))
             bar.update(len(rows))
     return success, used, frames, spent
+
+
+def seconds_alone(dynamics: Any, tasks: Pairs, make: MakeActor, n: int, calls: int = 5) -> float:
+    """The latency: the median seconds from a picture to n actions for the first pair's episode alone, after a first."""
+    start, goal = tasks.start[:1], tasks.goal[:1]
+    actor = make(_look(dynamics, goal, 0.0), goal, np.zeros(1, np.int64))
+    seconds = []
+    for call in range(calls + 1):
+        obs = _exact(_look(dynamics, start, call * n * dynamics.seconds), start)
+        begin = time.perf_counter()
+        actor.act(obs, start)
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds[1:]))
 
 
 def _look(dynamics: Any, state: Exact, seconds: float) -> Obs:

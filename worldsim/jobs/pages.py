@@ -53,20 +53,20 @@ def plan_sections(result: PlanResult) -> Part:
         "Lines are 95 % Wilson intervals.",
     )
     columns = (
-        "",
-        "success",
-        "low",
-        "high",
-        "pairs",
-        "steps to the goal",
-        "model calls a decision",
-        "seconds a decision",
+        *("", "success", "low", "high", "pairs", "steps to the goal", "model calls a decision"),
+        *("latency, s", "throughput, decisions/s"),
     )
     cells: list[tuple[Cell, ...]] = [
-        (r.name, r.success, r.low, r.high, r.n, r.steps_mean, r.model_calls or None, r.seconds_per_decision)
+        (*(r.name, r.success, r.low, r.high, r.n, r.steps_mean, r.model_calls or None),)
+        + (r.seconds_alone, r.decisions_per_second)
         for r in result.rows
     ]
-    table = Table("Success and cost", columns, tuple(cells), "Steps are environment steps of the successful pairs.")
+    note = (
+        "Steps are environment steps of the successful pairs. Latency is from picture to actions for one episode "
+        f"alone; throughput counts the decisions of up to {result.side_by_side} episodes side by side, rendering "
+        f"included. The world model ran on {result.device} in {result.dtype}."
+    )
+    table = Table("Success and cost", columns, tuple(cells), note)
     text = (
         f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
         "goal known by its picture alone. The world model sees pictures; what is called simulator or oracle knows the "

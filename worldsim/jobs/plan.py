@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from worldsim import envs, registry
 from worldsim.config import component
 from worldsim.jobs import devices, pages, runs, saved
-from worldsim.jobs.acting import baselines, carry_out, policy
+from worldsim.jobs.acting import Spent, baselines, carry_out, policy, seconds_alone
 from worldsim.jobs.measures import wilson
 from worldsim.jobs.results import PlanFilm, PlanResult, PlanRow
 from worldsim.precision import Precision, resolve
@@ -47,7 +47,7 @@ class Config:
     """Also run random actions, the oracle, and the same planner on the true simulator."""
     films: int = 4
     batch: int = 25
-    """Episodes side by side."""
+    """Episodes side by side, decided in one call."""
     out: Path | None = None
     """None: in the run folder, under plan-PROTOCOL."""
     seed: int = 0
@@ -94,11 +94,12 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     loaded.heads.to(device)
     ours = policy(loaded.model, planner, goal_distance(loaded, config.distance), config.seed, device, dtype)
     success, steps, frames, spent = carry_out(dynamics, tasks, ours, n, config.batch, "planning", config.films)
-    rows = [_row("world model", success, steps, spent.calls, spent.seconds / max(spent.decisions, 1))]
+    alone = seconds_alone(dynamics, tasks, ours, n)
+    rows = [replace(_row("world model", success, steps, spent), seconds_alone=alone)]
     if config.baselines:
         for name, act in baselines(dynamics, tasks, planner, n, config.seed).items():
             success_b, steps_b, _, spent_b = carry_out(dynamics, tasks, act, n, config.batch, name, 0)
-            rows.append(_row(name, success_b, steps_b, spent_b.calls, None))
+            rows.append(_row(name, success_b, steps_b, spent_b))
     films = tuple(
         PlanFilm(
             f"pair {i}",
@@ -110,7 +111,14 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         for i, shown in frames.items()
     )
     return PlanResult(
-        config.env, config.protocol, tasks.budget, tuple(rows), films, str(device), str(dtype).removeprefix("torch.")
+        config.env,
+        config.protocol,
+        tasks.budget,
+        tuple(rows),
+        films,
+        str(device),
+        str(dtype).removeprefix("torch."),
+        min(config.batch, config.pairs),
     )
 
 
@@ -163,13 +171,22 @@ def summary(result: PlanResult, distance: str) -> dict[str, Any]:
     for row in result.rows:
         name = short.get(row.name, row.name)
         values |= {f"plan.{name}": row.success, f"plan.{name}_low": row.low, f"plan.{name}_high": row.high}
-    return values | {"plan.model_calls": result.rows[0].model_calls}
+    ours = result.rows[0]
+    return values | {
+        "plan.model_calls": ours.model_calls,
+        "plan.seconds_per_decision_alone": ours.seconds_alone,
+        "plan.decisions_per_second_side_by_side": ours.decisions_per_second,
+        "plan.side_by_side": result.side_by_side,
+        "plan.device": result.device,
+        "plan.dtype": result.dtype,
+    }
 
 
-def _row(name: str, success: NDArray[np.bool_], steps: NDArray[np.int64], calls: int, seconds: float | None) -> PlanRow:
+def _row(name: str, success: NDArray[np.bool_], steps: NDArray[np.int64], spent: Spent) -> PlanRow:
     low, high = wilson(int(success.sum()), len(success))
     mean = float(steps[success].mean()) if success.any() else None
-    return PlanRow(name, float(success.mean()), low, high, len(success), mean, calls, seconds)
+    rate = spent.decisions / spent.seconds
+    return PlanRow(name, float(success.mean()), low, high, len(success), mean, spent.calls, None, rate)
 
 
 def _image_size(image: tuple[int, int, int, int] | None) -> int:

@@ -31,7 +31,8 @@ class PlanRow:
     n: int  # pairs
     steps_mean: float | None  # environment steps of the successful pairs; None if none was
     model_calls: float | None = None  # a decision; None for what uses no model
-    seconds_per_decision: float | None = None
+    seconds_alone: float | None = None  # of one decision, from picture to actions, for one episode alone: the latency
+    decisions_per_second: float | None = None  # of all episodes that are decided side by side: the throughput
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class PlanResult:
     films: tuple[PlanFilm, ...] = ()
     device: str = "cpu"  # where the world model ran
     dtype: str = "float32"  # of its matrix products
+    side_by_side: int = 1  # episodes at most in one call of the planner
 
 
 @dataclass(frozen=True, eq=False)

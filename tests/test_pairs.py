@@ -8,8 +8,8 @@ import pytest
 from tests.rooms import ID
 from worldsim import envs
 from worldsim.envs import two_room
-from worldsim.envs.two_room import is_free, pack
-from worldsim.envs.two_room_sample import layouts, places
+from worldsim.envs.two_room import STATE_NAMES, is_free, pack
+from worldsim.envs.two_room_sample import FACTORS, layouts, places
 
 
 @pytest.mark.parametrize("name", ["random", "oracle", "mixed"])
@@ -72,3 +72,33 @@ def test_an_unknown_environment_or_protocol_is_named_with_the_nearest() -> None:
         envs.make_vector("worldsim/TwoRooms-v0", 2)
     with pytest.raises(ValueError, match="near, opposite"):
         envs.pairs(ID, "far", 3)
+
+
+@pytest.mark.parametrize("protocol", envs.protocols(ID))
+def test_pairs_in_other_colours_are_the_usual_ones_in_other_colours(protocol: str) -> None:
+    usual, other = envs.pairs(ID, protocol, 70), envs.pairs(ID, protocol, 70, variation=("floor_color", "agent_color"))
+    colours = slice(STATE_NAMES.index("agent_red"), STATE_NAMES.index("wall_red"))
+    for one, two in ((usual.start, other.start), (usual.goal, other.goal)):
+        np.testing.assert_array_equal(np.delete(one, colours, 1), np.delete(two, colours, 1))
+    assert (other.start[:, colours].std(0) > 0.05).all() and (usual.start[:, colours].std(0) < 1e-6).all()
+    np.testing.assert_array_equal(other.start[:, 2:], other.goal[:, 2:])
+    again = envs.pairs(ID, protocol, 9, variation=("agent_color", "floor_color"))
+    np.testing.assert_array_equal(again.start, other.start[:9])
+
+
+@pytest.mark.parametrize("protocol", envs.protocols(ID))
+def test_pairs_that_vary_in_everything_can_be_solved(protocol: str) -> None:
+    dynamics, tasks = envs.dynamics(ID), envs.pairs(ID, protocol, 60, variation=tuple(FACTORS))
+    assert tasks.start[:, STATE_NAMES.index("wall_x")].std() > 3
+    state, reached = tasks.start, np.zeros(60, bool)
+    for _ in range(tasks.budget):
+        state = dynamics.move(state, dynamics.oracle(state, tasks.goal))
+        reached |= dynamics.reached(state, tasks.goal)
+    assert reached.all()
+
+
+def test_an_unknown_factor_names_the_nearest_and_all() -> None:
+    with pytest.raises(
+        ValueError, match=r"'agent_colour': the nearest is 'agent_color'; there are wall_x, .*wall_color"
+    ):
+        envs.pairs(ID, "near", 1, variation=("agent_colour",))

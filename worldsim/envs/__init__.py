@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -69,7 +69,7 @@ def protocols(env_id: str) -> tuple[str, ...]:
     return PROTOCOLS
 
 
-def pairs(env_id: str, protocol: str, n: int, seed: int = 0) -> Pairs:
-    """n fixed held-out pairs of start and goal of an environment; see `two_room_pairs` for the protocols."""
+def pairs(env_id: str, protocol: str, n: int, seed: int = 0, variation: Iterable[str] = ()) -> Pairs:
+    """n fixed held-out pairs of start and goal of an environment; see `two_room_pairs` for protocols and variation."""
     check_id(env_id)
-    return two_room_pairs(protocol, n, seed)
+    return two_room_pairs(protocol, n, seed, variation)

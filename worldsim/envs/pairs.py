@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from worldsim.envs.behaviours import TWO_ROOM
 from worldsim.envs.two_room import Array, pack
 from worldsim.envs.two_room_dynamics import TwoRoomDynamics
-from worldsim.envs.two_room_sample import layouts, places
+from worldsim.envs.two_room_sample import check_factors, layouts, places
 
 GAP = 25  # environment steps between start and goal of *near*
 LEAST = 9.0  # px between start and goal of *near*
@@ -28,17 +29,24 @@ class Pairs:
     budget: int  # environment steps
 
 
-def two_room_pairs(protocol: str, n: int, seed: int) -> Pairs:
+def two_room_pairs(protocol: str, n: int, seed: int, variation: Iterable[str] = ()) -> Pairs:
     """n pairs of TwoRoom; the first m of n are those of m. Protocols:
 
     near      start and goal 25 environment steps apart on a trajectory of mixed behaviour, over 9 px from each other
     opposite  start and goal anywhere in opposite rooms
+
+    The factors named in `variation` (`two_room_sample.FACTORS`) vary between the pairs, and not only the door. The
+    random numbers are the same whatever varies: pairs that vary in colours alone are the usual ones in other colours.
+
+    Raises ValueError for an unknown protocol or factor; that of a factor names the nearest and all.
     """
+    varied = check_factors(variation)
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r} of TwoRoom: there are {', '.join(PROTOCOLS)}")
     draw, blocks, found = _near if protocol == "near" else _opposite, [], 0
     while found < n:
-        blocks.append(draw(np.random.default_rng([DOMAIN, PROTOCOLS.index(protocol), seed, len(blocks)])))
+        rng = np.random.default_rng([DOMAIN, PROTOCOLS.index(protocol), seed, len(blocks)])
+        blocks.append(draw(rng, varied))
         found += len(blocks[-1][0])
     start, goal = (np.concatenate(states)[:n] for states in zip(*blocks, strict=True))
     return Pairs(start, goal, budget=100)
@@ -47,9 +55,9 @@ def two_room_pairs(protocol: str, n: int, seed: int) -> Pairs:
 PROTOCOLS = ("near", "opposite")
 
 
-def _near(rng: np.random.Generator) -> tuple[Array, Array]:
+def _near(rng: np.random.Generator, variation: tuple[str, ...]) -> tuple[Array, Array]:
     """Starts and goals [P, S], P <= BLOCK: one pair of each trajectory that goes far enough."""
-    dynamics, walker, layout = TwoRoomDynamics(), TWO_ROOM[WALKER], layouts(BLOCK, rng)
+    dynamics, walker, layout = TwoRoomDynamics(), TWO_ROOM[WALKER], layouts(BLOCK, rng, variation)
     states = [pack(layout, places(layout, rng))]
     memory = walker.start(states[0], rng)
     for _ in range(LENGTH):
@@ -62,7 +70,7 @@ def _near(rng: np.random.Generator) -> tuple[Array, Array]:
     return start[far], goal[far]
 
 
-def _opposite(rng: np.random.Generator) -> tuple[Array, Array]:
+def _opposite(rng: np.random.Generator, variation: tuple[str, ...]) -> tuple[Array, Array]:
     """Starts and goals [BLOCK, S]."""
-    layout, room = layouts(BLOCK, rng), rng.integers(0, 2, BLOCK)
+    layout, room = layouts(BLOCK, rng, variation), rng.integers(0, 2, BLOCK)
     return pack(layout, places(layout, rng, room)), pack(layout, places(layout, rng, 1 - room))

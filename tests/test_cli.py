@@ -14,6 +14,7 @@ import pytest
 
 import worldsim
 from worldsim import cli
+from worldsim.data.space import check_space
 from worldsim.registry import defined_names
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +130,18 @@ def test_a_full_disk_says_how_much_is_free_where_and_what_to_do(
     assert cli.main(["sample"]) == 2
     message = capsys.readouterr().err
     assert f"MiB free at {tmp_path};" in message and "--out" in message
+
+
+def test_a_full_disk_that_was_foreseen_keeps_the_need_and_the_remedy(
+    job: Callable[..., list[Config]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError) as caught:
+        check_space(tmp_path, 2**60, "a data set of 3 frames")
+    job(caught.value)
+    assert cli.main(["sample"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: a data set of 3 frames needs about {2**40} MiB in {tmp_path}, where ")
+    assert message.endswith("free some space, choose another folder or store less\n") and "Errno" not in message
 
 
 def test_ctrl_c_says_how_to_resume(job: Callable[..., list[Config]], capsys: pytest.CaptureFixture[str]) -> None:

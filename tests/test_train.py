@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,54 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused() -> None:
         load_module_tensors(nn.Linear(4, 2), module_tensors(model))
     with pytest.raises(ValueError, match="does not fit this SGD of 1 groups and 2 parameters"):
         load_optimizer_tensors(torch.optim.SGD(model.parameters(), lr=0.1), module_tensors(model))
+
+
+def test_a_checkpoint_of_another_model_is_named_with_the_first_tensor_that_does_not_fit(tmp_path: Path) -> None:
+    train(SmallLearner(), tmp_path, Config(steps=1))
+    other = SmallLearner()
+    other.model = nn.Sequential(nn.Linear(4, 9), nn.Dropout(0.3), nn.BatchNorm1d(9), nn.Linear(9, 1))
+    with pytest.raises(
+        ValueError, match=rf"{CHECKPOINT}: .* has \[8, 4\] as 0\.weight, .* needs \[9, 4\]; .* settings"
+    ):
+        train(other, tmp_path, Config(steps=2), resume=True)
+    model, state = nn.Linear(3, 2), module_tensors(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"heads does not fit this Linear: it lacks bias, and the model needs \[2\]"):
+        load_module_tensors(model, {"model.weight": state["model.weight"]}, source="heads")
+    with pytest.raises(ValueError, match=r"has \[1\] as extra, and the model has no such tensor"):
+        load_module_tensors(model, {**state, "model.extra": torch.zeros(1)})
+
+
+def test_too_little_room_for_the_checkpoints_is_said_before_the_first_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = SmallLearner()
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in learner.state_dict().values())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=6 * weights - 1))
+    with pytest.raises(OSError, match=r"saving checkpoints.* needs about 0 MiB .* free some space") as caught:
+        train(learner, tmp_path / "run", Config(steps=3))
+    assert caught.value.errno == errno.ENOSPC and not learner.seen and not (tmp_path / "run").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=6 * weights))
+    result = train(learner, tmp_path / "run", Config(steps=3))
+    assert result.checkpoint.stat().st_size > 2.5 * weights, "the moments are there by now"
+    assert checkpoints.training_bytes(learner.model) > 2 * (result.checkpoint.stat().st_size - 4096)
+
+
+def test_a_disk_that_runs_full_in_training_says_where_and_that_the_last_checkpoint_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = checkpoints.save_file, []
+
+    def fill(tensors: Any, path: Path, metadata: Any) -> None:
+        calls.append(path)
+        if len(calls) > 1:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoints, "save_file", fill)
+    with pytest.raises(OSError, match=f"no space left in {tmp_path} while training train; the last .*--resume"):
+        train(SmallLearner(), tmp_path, Config(steps=3))
+    assert load_checkpoint(tmp_path / CHECKPOINT).step == 0
 
 
 def test_tied_and_strided_weights_survive_a_checkpoint(tmp_path: Path) -> None:

@@ -31,13 +31,25 @@ def module_tensors(module: nn.Module, prefix: str = "model.") -> dict[str, Tenso
     return {f"{prefix}{name}": tensor.detach() for name, tensor in module.state_dict().items()}
 
 
-def load_module_tensors(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "model.") -> None:
-    """Undo `module_tensors`; tensors that are missing, left over or of another shape are a ValueError."""
-    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    try:
-        module.load_state_dict(own)
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint does not fit this {type(module).__name__}: {error}") from error
+def load_module_tensors(
+    module: nn.Module, state: Mapping[str, Tensor], prefix: str = "model.", source: str = "the checkpoint"
+) -> None:
+    """Undo `module_tensors`; a tensor that is missing, left over or of another shape is a ValueError that names it.
+
+    source: the file that the tensors are from, for the message.
+    """
+    saved = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    own = module.state_dict()
+    for name in [*own, *saved]:
+        found, due = (list(tensors[name].shape) if name in tensors else None for tensors in (saved, own))
+        if found != due:
+            has = "lacks" if found is None else f"has {found} as"
+            needs = "has no such tensor" if due is None else f"needs {due}"
+            raise ValueError(
+                f"{source} does not fit this {type(module).__name__}: it {has} {name}, and the model {needs}; it was "
+                "saved from another model or configuration: use the settings it was trained with, or train anew"
+            )
+    module.load_state_dict(saved)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "optimizer.") -> dict[str, Tensor]:
@@ -78,16 +90,30 @@ def load_optimizer_tensors(
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
-def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as safetensors, whole or not at all. Raises OSError, such as one for a full disk."""
-    metadata = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
+def training_bytes(module: nn.Module) -> int:
+    """The most that a training of the module by Adam takes on disk at once: weights and moments, twice, as a new
+    checkpoint is written beside the old one, and the weights at the end.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    moments = sum(2 * p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return 2 * (weights + moments) + weights
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all. Raises OSError, such as one for a full disk."""
     try:
         with replacing(path) as temporary:
-            save_file(_unshared(checkpoint.tensors), temporary, metadata)
+            save_file(_unshared(tensors), temporary, metadata)
     except SafetensorError as error:
         if f"os error {errno.ENOSPC}" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise OSError(f"cannot write {path}: {error}") from error
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as safetensors, whole or not at all. Raises OSError, such as one for a full disk."""
+    metadata = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
+    write_tensors(path, checkpoint.tensors, metadata)
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str = "cpu") -> Checkpoint:

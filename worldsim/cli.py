@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import importlib
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -109,8 +110,10 @@ def _how_to_go_on(name: str, args: Sequence[str], config: Any) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """What went wrong and what to do about it."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    """What went wrong and what to do about it; who knows more of a full disk than the system has said it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.strerror and error.strerror != os.strerror(error.errno):
+            return error.strerror
         place = _existing(Path(error.filename or "."))
         free = shutil.disk_usage(place).free / 2**20
         return f"no space left: {free:.0f} MiB free at {place}; free some, or give --out on another disk"

@@ -24,8 +24,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from worldsim.data.space import check_space, full_disk_explained
 from worldsim.protocols import Learner
 
+MOMENTS = 2  # of Adam, each as large as the weights: a fresh learner's state has none yet
+FULL_REMEDY = "the last checkpoint is whole: free some space and go on with --resume"
 CHECKPOINT, LOG = "checkpoint.safetensors", "tensorboard"
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ def train(learner: Learner, folder: Path, config: Config, resume: bool = False, 
 
     With `resume` it goes on from the folder's checkpoint if there is one. Ctrl-C finishes the update, saves and raises
     KeyboardInterrupt. A loss or weight that is not finite raises FloatingPointError naming the step, and the last good
-    checkpoint stays. Raises FileExistsError for a checkpoint that nobody asked to resume.
+    checkpoint stays. Raises FileExistsError for a checkpoint that nobody asked to resume, and OSError (ENOSPC) if the
+    checkpoints do not fit, before the first update where that can be foreseen.
     """
     path = Path(folder) / CHECKPOINT
     start, spent = _restore(learner, path, resume)
@@ -81,6 +85,7 @@ def train(learner: Learner, folder: Path, config: Config, resume: bool = False, 
     metrics: Mapping[str, float] = {}
     if not clock.over(start):
         with (
+            full_disk_explained(path.parent, f"training {title}", FULL_REMEDY),
             _interrupts() as interrupted,
             _summary(path.parent / LOG, start) as summary,
             _bar(title, start, clock) as bar,
@@ -132,13 +137,25 @@ def _restore(learner: Learner, path: Path, resume: bool) -> tuple[int, float]:
     """Load the checkpoint, if there is one; the steps and seconds it stands for. Without one, save the start."""
     if path.exists() and not resume:
         raise FileExistsError(f"the checkpoint {path} exists; go on from it with --resume or give another --out")
+    _check_room(learner, path)
     if path.exists():
         saved = load_checkpoint(path)
-        learner.load_state_dict(saved.tensors)
+        try:
+            learner.load_state_dict(saved.tensors)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(f"cannot go on from {path}: {error}") from error
         log.info("resuming %s at step %d", path.parent, saved.step)
         return saved.step, saved.seconds
-    save_checkpoint(path, Checkpoint(learner.state_dict(), 0, 0.0))
+    with full_disk_explained(path.parent, "writing the first checkpoint", "free some space and start again"):
+        save_checkpoint(path, Checkpoint(learner.state_dict(), 0, 0.0))
     return 0, 0.0
+
+
+def _check_room(learner: Learner, path: Path) -> None:
+    """Raise OSError (ENOSPC) unless two checkpoints fit, as a new one is written beside the one before."""
+    size = (1 + MOMENTS) * sum(tensor.numel() * tensor.element_size() for tensor in learner.state_dict().values())
+    there = path.stat().st_size if path.exists() else 0
+    check_space(path.parent, max(2 * size - there, there), "saving checkpoints, a new one beside the old,")
 
 
 def _update(learner: Learner, step: int, seed: int, path: Path) -> Mapping[str, float]:

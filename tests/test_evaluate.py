@@ -58,6 +58,7 @@ def test_another_data_set_is_held_out_as_a_whole_and_must_fit(tuned: Path, tmp_p
     loaded = saved.load(tuned)
     other = collect.collect(collect.Config(ID, tmp_path / "other", episodes=3, length=LENGTH, num_envs=3, seed=9))
     found = evaluate.evaluate(loaded, EpisodeDataset(other), evaluate.Config(tuned, clips=2, shown=0))
+    assert not found.notes
     assert sorted(set(found.episode.tolist())) == [0, 1, 2] and not found.films
     assert np.isfinite(found.right.feature).all() and found.position == ("agent_x", "agent_y")
     large = collect.collect(collect.Config(ID, tmp_path / "large", episodes=3, length=LENGTH, num_envs=3, size=32))
@@ -99,3 +100,17 @@ def test_an_accelerator_finds_the_errors_that_the_processor_finds(tuned: Path, d
     for kind in ("right", "shuffled", "floor"):
         first, second = (getattr(evaluation, kind).position for evaluation in found)
         np.testing.assert_allclose(first, second, rtol=0.02, atol=0.02)
+
+
+def test_episodes_of_another_data_set_that_were_trained_on_are_left_out_and_the_page_says_so(
+    tuned: Path, dataset: EpisodeDataset, tmp_path: Path
+) -> None:
+    loaded = saved.load(tuned)
+    more = collect.collect(collect.Config(ID, tmp_path / "more", episodes=9, length=LENGTH, num_envs=4, seed=1))
+    again = EpisodeDataset(more)
+    assert again.fingerprint != dataset.fingerprint
+    found = evaluate.evaluate(loaded, again, evaluate.Config(tuned, clips=2, shown=0))
+    split = split_episodes(len(dataset), 0)
+    assert not set(found.episode.tolist()) & {*split.train, *split.val}
+    assert any("were" in note or "trained on" in note for note in found.notes)
+    assert found.notes[0] in pages.evaluation_sections(found)[2]

@@ -2,11 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from worldsim.jobs.held_out import allowed_horizon, other_clips, spread_clips, still
+from worldsim.data.clips import split_episodes
+from worldsim.data.episodes import Episode
+from worldsim.data.read import EpisodeDataset
+from worldsim.data.write import Writer
+from worldsim.jobs import collect
+from worldsim.jobs.held_out import Unseen, allowed_horizon, other_clips, spread_clips, still, unseen
 from worldsim.protocols import ActionSpec
+
+
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory: pytest.TempPathFactory) -> EpisodeDataset:
+    return collected(tmp_path_factory.mktemp("train") / "set", 12, seed=1)
+
+
+def collected(out: Path, episodes: int, seed: int, **changes: Any) -> EpisodeDataset:
+    """Short episodes, three environments side by side."""
+    config = collect.Config("worldsim/TwoRoom-v0", out, episodes, length=9, num_envs=3, seed=seed)
+    return EpisodeDataset(collect.collect(replace(config, **changes)))
+
+
+def joined(out: Path, *parts: tuple[EpisodeDataset, Sequence[int], int]) -> EpisodeDataset:
+    """A data set of some episodes of others, cut to a number of frames."""
+    with Writer(out, replace(parts[0][0].schema, reward=False)) as writer:
+        episodes = [(dataset.episode(i), frames) for dataset, rows, frames in parts for i in rows]
+        for number, (e, frames) in enumerate(episodes):
+            assert e.video is not None and e.state is not None
+            part = slice(0, frames)
+            writer.add(Episode(number, e.video[part], e.state[part], e.action[: frames - 1], e.time[part]))
+    return EpisodeDataset(out)
+
+
+def found(dataset: EpisodeDataset, first: EpisodeDataset) -> Unseen:
+    return unseen(dataset, first.fingerprint, first.path, 0)
+
+
+def test_a_data_set_that_shares_nothing_is_held_out_as_a_whole(trained_on: EpisodeDataset, tmp_path: Path) -> None:
+    assert found(trained_on, trained_on) == Unseen(split_episodes(12, 0).test)
+    assert found(collected(tmp_path / "other", 4, seed=2), trained_on) == Unseen((0, 1, 2, 3))
+
+
+def test_episodes_that_were_trained_on_are_left_out_of_a_superset(trained_on: EpisodeDataset, tmp_path: Path) -> None:
+    fresh, split = collected(tmp_path / "fresh", 3, seed=2), split_episodes(12, 0)
+    superset = joined(tmp_path / "superset", (fresh, (0, 1), 9), (trained_on, range(12), 9), (fresh, (2,), 9))
+    got = found(superset, trained_on)
+    assert got.episodes == tuple(sorted((0, 1, 14, *(i + 2 for i in split.test))))
+    assert "11 of the 15 episodes" in got.notes[0] and "collect with another --seed" in got.notes[0]
+
+
+def test_a_copy_of_training_episodes_is_refused_even_cut_short(trained_on: EpisodeDataset, tmp_path: Path) -> None:
+    short = joined(tmp_path / "short", (trained_on, split_episodes(12, 0).train[:3], 6))
+    assert short.fingerprint != trained_on.fingerprint
+    with pytest.raises(
+        ValueError, match="every episode of .*short is one that the run was trained on.*leave out --data"
+    ):
+        found(short, trained_on)
+
+
+def test_the_same_actions_in_other_rooms_are_other_episodes(trained_on: EpisodeDataset, tmp_path: Path) -> None:
+    colours = collected(tmp_path / "colours", 12, seed=1, variation=("agent_color",))
+    assert np.array_equal(colours.episode(0, video=False).action, trained_on.episode(0, video=False).action)
+    assert found(colours, trained_on) == Unseen(tuple(range(12)))
+
+
+def test_it_is_said_that_nothing_could_be_compared(trained_on: EpisodeDataset, tmp_path: Path) -> None:
+    for gone in (tmp_path / "gone", collected(tmp_path / "other", 3, seed=5).path):
+        got = unseen(trained_on, "another", gone, 0)
+        assert got.episodes == tuple(range(12))
+        assert f"is not at {gone} any more" in got.notes[0] and "could not be checked" in got.notes[0]
 
 
 def test_the_horizon_is_what_half_of_the_episodes_allow() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
@@ -45,7 +44,8 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The folder of a finished finetune or quickstart run."""
     data: Path | None = None
-    """None: the data set of the run, of which only the test episodes are used."""
+    """None: the data set of the run, of which only the test episodes are used. Of another data set, episodes that the
+    run was trained on are left out."""
     horizon: int = 16
     """Model steps to imagine, cut to what the episodes allow."""
     context: int | None = None
@@ -77,7 +77,7 @@ def run(config: Config) -> Path:
     data = config.data or loaded.config.data
     if config.data is None and not data.is_dir():
         raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
-    dataset = EpisodeDataset(data)
+    dataset = EpisodeDataset(data, loaded.config.camera)
     evaluation = evaluate(loaded, dataset, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(evaluation))
@@ -87,19 +87,18 @@ def run(config: Config) -> Path:
 
 
 def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> Evaluation:
-    """Judge a loaded run on the held-out episodes of its data set, or on all episodes of another."""
+    """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
     held_out.check_data(loaded.model.spec, dataset)
-    if dataset.fingerprint == loaded.identity.dataset:
-        episodes = split_episodes(len(dataset), loaded.config.split_seed).test
-    else:
-        log.warning("%s is not the data set of the run: all its episodes are taken as held out", dataset.path)
-        episodes = tuple(range(len(dataset)))
+    tuning = loaded.config
+    found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.camera)
+    for note in found.notes:
+        log.warning("%s", note)
     columns, probe = position_probe(loaded, dataset, config.position)
     device = devices.find(config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
     subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1)
-    return judge(subject, dataset, episodes, config)
+    return replace(judge(subject, dataset, found.episodes, config), notes=found.notes)
 
 
 def judge(subject: Subject, dataset: EpisodeDataset, episodes: tuple[int, ...], config: Config) -> Evaluation:

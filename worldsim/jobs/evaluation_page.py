@@ -51,7 +51,7 @@ def headlines(evaluation: Evaluation) -> tuple[Headline, ...]:
 
 
 def warnings(evaluation: Evaluation) -> tuple[str, ...]:
-    step, found = min(STEP, evaluation.horizon), []
+    step, found = min(STEP, evaluation.horizon), list(evaluation.notes)
     measure: Measure = "feature" if evaluation.right.position is None else "position"
     shuffled = ratio_to(evaluation, evaluation.shuffled, measure)
     if shuffled is not None and shuffled.value[step - 1] >= USELESS:

@@ -1,15 +1,17 @@
-"""Which clips of held-out episodes an evaluation imagines, and under which actions."""
+"""Which episodes are held out, which of their clips an evaluation imagines, and under which actions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.data.clips import ClipReader
+from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.read import EpisodeDataset
 from worldsim.protocols import ActionSpec, ModelSpec
@@ -50,6 +52,84 @@ def choose(
     partner = other_clips(episode, seed)
     actions = ClipReader(dataset, sorted(set(episode.tolist())), clip).take(rows[partner]).action
     return HeldOut(reader, rows, episode, actions, context, horizon)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The episodes of a data set that no training saw, and what a reader must know of how they were found."""
+
+    episodes: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def unseen(
+    dataset: EpisodeDataset, trained_on: str, training: Path, split_seed: int, camera: str | None = None
+) -> Unseen:
+    """Which episodes of `dataset` a run may be judged on.
+
+    trained_on is the fingerprint of the data set of the run, `training` the folder where it was, `camera` what was read
+    of it. Of that data set
+    they are the test episodes. Of another one they are those that are not among the training and validation episodes
+    of the first (`same_episode`); if that is gone, all, with a note that nothing could be compared. Episodes are
+    compared from their beginnings, so one that was cut out of the middle of another is not found.
+
+    Raises ValueError if every episode was trained on.
+    """
+    if dataset.fingerprint == trained_on:
+        return Unseen(split_episodes(len(dataset), split_seed).test)
+    first = EpisodeDataset(training, camera) if (training / "meta").is_dir() else None
+    if first is None or first.fingerprint != trained_on:
+        return Unseen(
+            tuple(range(len(dataset))),
+            (
+                f"All episodes of {dataset.path} are taken as held out, but the data set of the run is not at "
+                f"{training} any more: whether some of them were trained on could not be checked. Put it back, or make "
+                "sure that these were collected with another seed.",
+            ),
+        )
+    split = split_episodes(len(first), split_seed)
+    shared = set(shared_episodes(dataset, first, sorted((*split.train, *split.val))))
+    if len(shared) == len(dataset):
+        raise ValueError(
+            f"every episode of {dataset.path} is one that the run was trained on ({training}): leave out --data to "
+            "take its held-out episodes, or collect others with another --seed"
+        )
+    kept = tuple(i for i in range(len(dataset)) if i not in shared)
+    if not shared:
+        return Unseen(kept)
+    note = (
+        f"{len(shared)} of the {len(dataset)} episodes of {dataset.path} are ones that the run was trained on: they "
+        f"are left out, and {len(kept)} judged. For more, collect with another --seed."
+    )
+    return Unseen(kept, (note,))
+
+
+def shared_episodes(dataset: EpisodeDataset, other: EpisodeDataset, episodes: Sequence[int]) -> tuple[int, ...]:
+    """The episodes of `dataset` that are among those `episodes` of `other`."""
+    known: dict[bytes, list[int]] = {}
+    for i in episodes:
+        known.setdefault(first_action(other, i), []).append(i)
+    return tuple(
+        i
+        for i in range(len(dataset))
+        if any(same_episode(dataset, i, other, j) for j in known.get(first_action(dataset, i), ()))
+    )
+
+
+def same_episode(one: EpisodeDataset, i: int, two: EpisodeDataset, j: int) -> bool:
+    """Whether episodes begin with the same actions and, where both name the same, states, as long as both last."""
+    a, b = one.episode(i, video=False), two.episode(j, video=False)
+    steps = min(len(a.action), len(b.action))
+    if not np.array_equal(a.action[:steps], b.action[:steps]):
+        return False
+    if a.state is None or b.state is None or one.schema.state != two.schema.state:
+        return True
+    return np.array_equal(a.state[: steps + 1], b.state[: steps + 1])
+
+
+def first_action(dataset: EpisodeDataset, i: int) -> bytes:
+    """The first action of an episode: what all that `same_episode` calls the same have in common."""
+    return dataset.episode(i, video=False).action[:1].astype(np.float32).tobytes()
 
 
 def allowed_horizon(lengths: NDArray[np.int64], context: int, horizon: int, n: int) -> int:

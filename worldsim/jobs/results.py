@@ -58,6 +58,12 @@ class PlanResult:
     device: str = "cpu"  # where the world model ran
     dtype: str = "float32"  # of its matrix products
     side_by_side: int = 1  # episodes at most in one call of the planner
+    variation: tuple[str, ...] = ()  # the factors of the environment that vary beyond the usual
+
+    @property
+    def which(self) -> str:
+        """The pairs in words."""
+        return f"{self.protocol}, varied {', '.join(self.variation)}" if self.variation else self.protocol
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,7 @@ class Evaluation:
     tolerance: float | None  # a position is right within it; None without positions
     position: tuple[str, ...]  # the entries of the state that are the position; empty without positions
     seed: int
+    notes: tuple[str, ...] = ()  # what a reader must know of the choice of episodes
 
     @property
     def kinds(self) -> tuple[Errors, ...]:

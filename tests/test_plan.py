@@ -75,6 +75,17 @@ def test_the_latency_is_of_one_episode_alone_and_the_throughput_of_all_side_by_s
     assert "one episode alone" in table.note and "up to 8 episodes side by side" in table.note
 
 
+def test_what_varies_is_in_the_folder_the_numbers_and_the_page(tuned: Path) -> None:
+    config = settings(tuned, pairs=1, films=0, variation=("wall_x", "agent_color", "wall_x"))
+    folder = plan.run(config)
+    assert folder == tuned / "plan-near-agent_color-wall_x"
+    assert json.loads((folder / "summary.json").read_text())["plan.variation"] == ["agent_color", "wall_x"]
+    assert "near, varied agent_color, wall_x" in (folder / "report.html").read_text()
+    with pytest.raises(ValueError, match="nearest is 'wall_x'"):
+        plan.run(replace(config, variation=("wallx",), out=tuned / "unknown"))
+    assert not (tuned / "unknown").exists()
+
+
 def other_spec(loaded: saved.Loaded, **changes: Any) -> saved.Loaded:
     loaded.model.spec = replace(loaded.model.spec, **changes)
     return loaded

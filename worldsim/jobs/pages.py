@@ -28,7 +28,7 @@ def write_plan_report(result: PlanResult, path: Path) -> None:
     """The page of `worldsim plan`."""
     headlines, sections, warnings = plan_sections(result)
     n = result.rows[0].n if result.rows else 0
-    subtitle = f"{result.env}, protocol {result.protocol}, {n} held-out pairs, {result.budget} environment steps each"
+    subtitle = f"{result.env}, protocol {result.which}, {n} held-out pairs, {result.budget} environment steps each"
     write_report(Report("Planning in imagination", subtitle, headlines, sections, {}, warnings), path)
 
 
@@ -70,24 +70,34 @@ def plan_sections(result: PlanResult) -> Part:
     text = (
         f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
         "goal known by its picture alone. The world model sees pictures; what is called simulator or oracle knows the "
-        "exact state and shows what a perfect model would reach."
+        "exact state and shows what a perfect model would reach." + _varied_text(result)
     )
     films = tuple(_plan_film(film) for film in result.films if len(film.frames))
-    sections = [Section(f"Planning: {result.protocol}", text, (bars, table))]
+    sections = [Section(f"Planning: {result.which}", text, (bars, table))]
     if films:
-        sections.append(Section(f"Plans carried out: {result.protocol}", "Left the goal, right what was done.", films))
+        sections.append(Section(f"Plans carried out: {result.which}", "Left the goal, right what was done.", films))
     verdict: Verdict = "good" if ours.success >= 0.9 else "bad" if ours.success < 0.5 else "neutral"
     interval = f"95 % interval {ours.low:.0%} to {ours.high:.0%} over {n} pairs"
     others = "".join(f"; {row.name} {row.success:.0%}" for row in result.rows[1:])
-    headline = Headline(f"Success, {result.protocol}", f"{ours.success:.0%}", verdict, interval + others)
+    headline = Headline(f"Success, {result.which}", f"{ours.success:.0%}", verdict, interval + others)
     return (headline,), tuple(sections), _plan_warnings(result)
+
+
+def _varied_text(result: PlanResult) -> str:
+    if not result.variation:
+        return ""
+    names = ", ".join(result.variation)
+    return (
+        f"\n\nOut of the usual: {names} varied between the pairs, each over its whole range in {result.env}. Unless "
+        "the data was collected with the same --variation, the world model has never seen such rooms."
+    )
 
 
 def _plan_warnings(result: PlanResult) -> tuple[str, ...]:
     ours, chance = result.rows[0], [row for row in result.rows if row.name == "random"]
     if chance and ours.low <= chance[0].high:
         return (
-            f"On {result.protocol}, planning ({ours.success:.0%}) is not clearly better than random actions "
+            f"On {result.which}, planning ({ours.success:.0%}) is not clearly better than random actions "
             f"({chance[0].success:.0%}): their intervals overlap.",
         )
     return ()

@@ -38,6 +38,9 @@ class Config:
     env: str = "worldsim/TwoRoom-v0"
     protocol: str = "near"
     """Which held-out pairs: near (25 steps ahead on a held-out trajectory) or opposite (in opposite rooms)."""
+    variation: tuple[str, ...] = ()
+    """Factors of the environment that vary beyond the usual, such as agent_color or wall_x: pairs out of
+    distribution, unless the data was collected with the same."""
     pairs: int = 100
     planner: Component = component("policies", "cem", {"samples": 64, "elites": 8, "iterations": 3, "horizon": 4})
     distance: Distance = "temporal"
@@ -49,7 +52,7 @@ class Config:
     batch: int = 25
     """Episodes side by side, decided in one call."""
     out: Path | None = None
-    """None: in the run folder, under plan-PROTOCOL."""
+    """None: in the run folder, under plan-PROTOCOL, followed by what varies."""
     seed: int = 0
     device: str = "cpu"
     """Of the world model; environments and baselines stay on the CPU."""
@@ -68,7 +71,7 @@ def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
     devices.find(config.device)
     loaded = saved.load(config.run)
-    out = config.out or config.run / f"plan-{config.protocol}"
+    out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config)))
     runs.check_new(out, config.overwrite)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
@@ -86,7 +89,7 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     """
     dynamics = envs.dynamics(config.env, _image_size(loaded.model.spec.image))
     check_environment(loaded.model.spec, dynamics)
-    tasks = envs.pairs(config.env, config.protocol, config.pairs, 0)
+    tasks = envs.pairs(config.env, config.protocol, config.pairs, 0, config.variation)
     n = loaded.model.spec.actions_per_step
     planner = registry.build(config.planner)
     device, dtype = devices.find(config.device), resolve(config.dtype, config.device)
@@ -119,7 +122,13 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         str(device),
         str(dtype).removeprefix("torch."),
         min(config.batch, config.pairs),
+        varied(config),
     )
+
+
+def varied(config: Config) -> tuple[str, ...]:
+    """The factors that vary, each once and in alphabetical order: their order makes no other pairs."""
+    return tuple(sorted(set(config.variation)))
 
 
 def check_environment(spec: ModelSpec, dynamics: Any) -> None:
@@ -165,6 +174,7 @@ def summary(result: PlanResult, distance: str) -> dict[str, Any]:
     short = {"world model": "success", "simulator, straight-line distance": "simulator_euclidean"}
     values: dict[str, Any] = {
         "plan.protocol": result.protocol,
+        "plan.variation": list(result.variation),
         "plan.objective": distance,
         "plan.pairs": result.rows[0].n,
     }

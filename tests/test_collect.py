@@ -178,6 +178,29 @@ def test_what_cannot_be_collected_is_said_before_the_work(tmp_path: Path, change
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            gym.error.DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[classic-control]"`'),
+            ImportError,
+            r"tests/Counter-v0 needs a package that is not there: pygame .* `pip install .gymnasium",
+        ),
+        (gym.error.Error("no screen"), ValueError, "tests/Counter-v0 cannot be made or rendered: no screen"),
+    ],
+)
+def test_an_environment_that_lacks_a_package_names_what_to_install(
+    counter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type, message: str
+) -> None:
+    def render(self: Counter) -> None:
+        raise error
+
+    monkeypatch.setattr(Counter, "render", render)
+    with pytest.raises(kind, match=message):
+        collect(Config(env=counter, out=tmp_path / "set", episodes=2, length=4, num_envs=2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_scripted_behaviours_are_not_known_for_another_environment(counter: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="behaviour 'oracle' is not known for tests/Counter-v0"):
         collect(Config(env=counter, out=tmp_path / "set", behaviour="oracle"))

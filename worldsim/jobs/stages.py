@@ -82,7 +82,13 @@ def make_stage(troupe: Troupe) -> Stage:
             f"unknown environment {troupe.env!r}, the nearest is {near!r}; an environment of another package is named "
             "MODULE:ID, and the package must be installed"
         ) from error
-    return Generic(troupe)
+    try:
+        return Generic(troupe)
+    except gym.error.DependencyNotInstalled as error:
+        said = str(error).rstrip(".")
+        raise ImportError(f"{troupe.env} needs a package that is not there: {said}") from error
+    except gym.error.Error as error:
+        raise ValueError(f"{troupe.env} cannot be made or rendered: {error}") from error
 
 
 class Scripted:

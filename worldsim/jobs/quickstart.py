@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from worldsim import envs
+from worldsim.config import to_plain
 from worldsim.data.read import EpisodeDataset
 from worldsim.files import atomic_write_json
-from worldsim.jobs import collect, evaluate, finetune, pages, plan, runs, saved, train
+from worldsim.jobs import collect, devices, evaluate, finetune, kept, pages, plan, runs, saved, train
 from worldsim.jobs.results import Evaluation, PlanResult
 from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.registry import Component, config_class
@@ -21,6 +24,9 @@ from worldsim.report.html import write_report
 from worldsim.report.records import Report, Section, Table
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+REPORT, SECONDS = "report.html", "seconds.json"
 
 
 def _finetune() -> finetune.Config:
@@ -56,49 +62,88 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Run every stage that is not done yet; returns the folder with report.html and summary.json."""
-    begin = time.perf_counter()
-    envs.pairs(config.collect.env, config.plan.protocol, 1)  # an unknown one is said now, not after the training
+    """Run every stage that is not done yet; returns the folder with report.html and summary.json.
+
+    A stage that was finished is not done again: what planning and evaluation found is kept beside the report, and
+    counts as long as their settings and the weights of the model are the same.
+    """
+    # an unknown protocol, factor or device is said now, not after the training
+    envs.pairs(config.collect.env, config.plan.protocol, 1, 0, config.plan.variation)
+    for device in (config.plan.device, config.evaluate.device):
+        devices.find(device)
     folder = runs.create_run(config.out, config, config.resume, config.overwrite)
     data, model = folder / "data", folder / "model"
-    seconds: dict[str, float] = {}
-
-    def stage(number: int, name: str, done: Path, work: Callable[[], object]) -> None:
-        start = time.perf_counter()
-        log.info("%d/4 %s%s", number, name, " (done before)" if done.exists() else "")
-        if not done.exists():
-            work()
-        seconds[name] = time.perf_counter() - start
-
     collecting = replace(config.collect, out=data)
     tuning = replace(config.finetune, data=data, out=model, features=folder / "features", resume=True)
     planning = replace(config.plan, run=model, env=config.collect.env)
     judging = replace(config.evaluate, run=model)
-    stage(1, "collect", data, lambda: collect.collect(collecting))
-    stage(2, "finetune", model / runs.SUMMARY, lambda: finetune.run(tuning))
 
-    loaded = saved.load(model)
-    log.info("3/4 plan")
-    start = time.perf_counter()
-    planned = plan.plan(loaded, planning)
-    seconds["plan"] = time.perf_counter() - start
-    log.info("4/4 evaluate")
-    start = time.perf_counter()
-    judged = evaluate.evaluate(loaded, EpisodeDataset(data), judging)
-    seconds["evaluate"] = time.perf_counter() - start
+    _stage(folder, 1, "collect", data.exists(), lambda: collect.collect(collecting))
+    _stage(folder, 2, "finetune", (model / runs.SUMMARY).is_file(), lambda: finetune.run(tuning))
+    loaded = cache(lambda: saved.load(model))
 
-    trained = json.loads((model / runs.SUMMARY).read_text(encoding="utf-8"))
-    values = {
-        "adapter": trained["adapter"],
-        **plan.summary(planned, planning.distance),
-        **evaluate.summary(judged),
-        **{f"seconds.{name}": value for name, value in seconds.items()},
-        "seconds.total": time.perf_counter() - begin,
-    }
-    atomic_write_json(folder / runs.SUMMARY, values)
-    _write_page(folder, values, planned, judged)
+    def plans() -> PlanResult:
+        return plan.plan(loaded(), planning)
+
+    def judges() -> Evaluation:
+        return evaluate.evaluate(loaded(), EpisodeDataset(data), judging)
+
+    planned, again = _kept(folder, 3, "plan", PlanResult, _made_by(planning, model), plans)
+    judged, anew = _kept(folder, 4, "evaluate", Evaluation, _made_by(judging, model), judges)
+    values = _values(folder, planned, planning.distance, judged)
+    if again or anew or not ((folder / REPORT).is_file() and (folder / runs.SUMMARY).is_file()):
+        atomic_write_json(folder / runs.SUMMARY, values)
+        _write_page(folder, values, planned, judged)
     _tell(folder, values)
     return folder
+
+
+def _stage(folder: Path, number: int, name: str, done: bool, work: Callable[[], object]) -> None:
+    """Do the work of a stage, unless it is done, and keep the seconds that it took."""
+    log.info("%d/4 %s%s", number, name, " (done before)" if done else "")
+    if not done:
+        start = time.perf_counter()
+        work()
+        atomic_write_json(folder / SECONDS, _seconds(folder) | {name: time.perf_counter() - start})
+
+
+def _kept(folder: Path, number: int, name: str, cls: type[R], made_by: str, work: Callable[[], R]) -> tuple[R, bool]:
+    """The result of a stage, and whether it was made now: it is kept in NAME.safetensors."""
+    file = folder / f"{name}.safetensors"
+    found = kept.load(file, cls, made_by)
+    _stage(folder, number, name, found is not None, lambda: kept.save(file, work(), made_by))
+    result = kept.load(file, cls, made_by) if found is None else found
+    assert result is not None
+    return result, found is None
+
+
+def _made_by(config: plan.Config | evaluate.Config, model: Path) -> str:
+    """A hash of the settings of a stage, wherever the folder lies, and of the weights that it uses."""
+    settings = {k: v for k, v in to_plain(config).items() if k not in ("run", "data", "out", "overwrite")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in (saved.ADAPTER, saved.HEADS):
+        with (model / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """What each finished stage took; of one that was interrupted, the last part."""
+    file = folder / SECONDS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _values(folder: Path, planned: PlanResult, distance: str, judged: Evaluation) -> dict[str, Any]:
+    """The numbers of `summary.json`."""
+    trained = json.loads((folder / "model" / runs.SUMMARY).read_text(encoding="utf-8"))
+    seconds = _seconds(folder)
+    return {
+        "adapter": trained["adapter"],
+        **plan.summary(planned, distance),
+        **evaluate.summary(judged),
+        **{f"seconds.{name}": value for name, value in seconds.items()},
+        "seconds.total": sum(seconds.values()),
+    }
 
 
 def _write_page(folder: Path, values: Mapping[str, Any], planned: PlanResult, judged: Evaluation) -> None:
@@ -115,7 +160,7 @@ def _write_page(folder: Path, values: Mapping[str, Any], planned: PlanResult, ju
         f"collected episodes. The planner sees pictures only and makes the {values['plan.objective']} distance small.",
         (Table("Seconds", ("stage", "seconds"), spent),),
     )
-    subtitle = f"{planned.env}, {planned.protocol} pairs"
+    subtitle = f"{planned.env}, {planned.which} pairs"
     sections = (*plan_parts, *parts, how)
     report = Report(
         "A frozen encoder became a world model",
@@ -125,7 +170,7 @@ def _write_page(folder: Path, values: Mapping[str, Any], planned: PlanResult, ju
         {"run": str(folder)},
         (*plan_warnings, *warnings),
     )
-    write_report(report, folder / "report.html")
+    write_report(report, folder / REPORT)
 
 
 def _tell(folder: Path, values: Mapping[str, Any]) -> None:
@@ -140,6 +185,6 @@ def _tell(folder: Path, values: Mapping[str, Any]) -> None:
         band = f"  [{low:.3f}, {high:.3f}]" if isinstance(low, float) and isinstance(high, float) else ""
         lines.append(f"  {name:<{width}}  {values[name]:9.3f}{band}")
     log.info("\n%s\n", "\n".join(lines))
-    log.info("the report:        %s", folder / "report.html")
+    log.info("the report:        %s", folder / REPORT)
     log.info("harder pairs:      worldsim plan %s --protocol opposite", folder / "model")
     log.info("the world model:   python -c \"import worldsim; model = worldsim.load('%s')\"", folder)

@@ -2,74 +2,88 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from worldsim.envs.behaviours import TWO_ROOM, Behaviour
-from worldsim.envs.pairs import PROTOCOLS, Pairs, two_room_pairs
-from worldsim.envs.two_room_dynamics import TwoRoomDynamics
+from worldsim.envs.behaviours import Behaviour
+from worldsim.envs.entry import Dynamics, Entry
+from worldsim.envs.pairs import Pairs
+from worldsim.envs.table import ENTRIES, entry
 
-__all__ = ["Behaviour", "Pairs", "behaviours", "dynamics", "ids", "make_vector", "pairs", "protocols"]
+__all__ = [
+    "Behaviour",
+    "Dynamics",
+    "Entry",
+    "Pairs",
+    "behaviours",
+    "dynamics",
+    "entry",
+    "ids",
+    "make_vector",
+    "pairs",
+    "protocols",
+]
 
-TWO_ROOM_ID = "worldsim/TwoRoom-v0"
-
-if TWO_ROOM_ID not in gym.registry:
-    gym.register(
-        TWO_ROOM_ID,
-        entry_point="worldsim.envs.two_room_env:TwoRoomEnv",
-        vector_entry_point="worldsim.envs.two_room_env:TwoRoomVectorEnv",
-        max_episode_steps=100,
-    )
+for _entry in ENTRIES.values():
+    if _entry.id not in gym.registry:
+        gym.register(
+            _entry.id,
+            entry_point="worldsim.envs.exact_env:ExactEnv",
+            vector_entry_point="worldsim.envs.exact_env:ExactVectorEnv",
+            max_episode_steps=_entry.steps,
+            kwargs={"env_id": _entry.id},
+        )
 
 
 def ids() -> tuple[str, ...]:
     """The ids of our environments."""
-    return (TWO_ROOM_ID,)
+    return tuple(ENTRIES)
 
 
-def check_id(env_id: str) -> str:
-    """The id, if it is one of ours; else a ValueError that names the nearest."""
-    if env_id not in ids():
-        near = difflib.get_close_matches(env_id, ids(), n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown environment {env_id!r}: the nearest is {near!r}; there are {', '.join(ids())}")
-    return env_id
+def make_vector(
+    env_id: str, n: int, size: int = 64, autoreset: bool = True, variation: Iterable[str] = ()
+) -> VectorEnv[Any, Any, Any]:
+    """n environments of one id in a native batch, with images size x size, in which `variation` always varies.
 
-
-def make_vector(env_id: str, n: int, size: int = 64, autoreset: bool = True) -> VectorEnv[Any, Any, Any]:
-    """n environments of one id in a native batch, with images size x size.
-
-    Without `autoreset` episodes go on after their goal and after 100 steps: what a collector and an evaluation want.
+    Without `autoreset` episodes go on after their goal and after their steps: what a collector and an evaluation want.
     """
     if n < 1:
         raise ValueError(f"a batch of {n} environments cannot be made: give at least 1")
     return gym.make_vec(
-        check_id(env_id), num_envs=n, vectorization_mode="vector_entry_point", size=size, autoreset=autoreset
+        entry(env_id).id,
+        num_envs=n,
+        vectorization_mode="vector_entry_point",
+        size=size,
+        autoreset=autoreset,
+        variation=tuple(variation),
     )
 
 
-def dynamics(env_id: str, size: int = 64) -> TwoRoomDynamics:
-    """The pure functions of exact states behind an environment: move, render, distances, success, oracle."""
-    check_id(env_id)
-    return TwoRoomDynamics(size)
+def dynamics(env_id: str, size: int = 64, variation: Iterable[str] = ()) -> Dynamics:
+    """The pure functions of exact states behind an environment: move, render, distances, success, oracle.
+
+    `variation` counts if it names factors of the sensor or the actuator (`real.REAL`): they make the state longer.
+    """
+    return entry(env_id, variation).dynamics(size)
 
 
-def behaviours(env_id: str) -> Mapping[str, Behaviour[Any]]:
+def behaviours(env_id: str, variation: Iterable[str] = ()) -> Mapping[str, Behaviour[Any]]:
     """The scripted behaviours that collect episodes of an environment, by name."""
-    check_id(env_id)
-    return TWO_ROOM
+    return entry(env_id, variation).behaviours
 
 
 def protocols(env_id: str) -> tuple[str, ...]:
     """The names of the evaluation protocols of an environment."""
-    check_id(env_id)
-    return PROTOCOLS
+    return entry(env_id).protocols
 
 
 def pairs(env_id: str, protocol: str, n: int, seed: int = 0, variation: Iterable[str] = ()) -> Pairs:
-    """n fixed held-out pairs of start and goal of an environment; see `two_room_pairs` for protocols and variation."""
-    check_id(env_id)
-    return two_room_pairs(protocol, n, seed, variation)
+    """n fixed held-out pairs of start and goal of an environment, in which `variation` varies.
+
+    For the protocols see `two_room_pairs`, `point_maze_pairs` and `push_t_pairs`.
+    """
+    variation = tuple(variation)
+    return entry(env_id, variation).pairs(protocol, n, seed, variation)

@@ -27,6 +27,7 @@ class Pairs:
     start: Array  # [P, S]
     goal: Array  # [P, S], of the same layout
     budget: int  # environment steps
+    actions: Array | None = None  # [P, T, A], which led from start to goal, where they are known
 
 
 def two_room_pairs(protocol: str, n: int, seed: int, variation: Iterable[str] = ()) -> Pairs:

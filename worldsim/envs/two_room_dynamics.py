@@ -23,9 +23,11 @@ class TwoRoomDynamics:
     high: tuple[float, ...] = (1.0, 1.0)
     seconds: float = two_room.SECONDS  # an environment step
 
-    def move(self, state: Array, action: Array) -> Array:
-        """The states [B, S] after one environment step under action [B, 2]."""
+    def move(self, state: Array, action: Array, friction: Array | None = None) -> Array:
+        """The states [B, S] after one environment step under action [B, 2]; friction 1 halves the speed."""
         layout, xy = unpack(state)
+        if friction is not None:
+            action = (np.clip(action, -1, 1) * (1 - np.clip(friction, 0, 1) / 2)[:, None]).astype(np.float32)
         return np.concatenate([two_room.move(layout, xy, action), state[:, 2:]], axis=1)
 
     def render(self, state: Array) -> NDArray[np.uint8]:

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.envs.factors import Range, check, draw
 from worldsim.envs.two_room import SUCCESS, Array, Layout, is_free
 
-
-@dataclass(frozen=True)
-class Factor:
-    """One thing that may vary: its usual value, and the range [low, high] it is drawn from when it varies."""
-
-    usual: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
 FACTORS = {
-    "wall_x": Factor((32.0,), (22.0,), (42.0,)),
-    "door_y": Factor((32.0,), (12.0,), (52.0,)),
-    "door_half": Factor((5.0,), (4.0,), (8.0,)),
-    "radius": Factor((2.5,), (1.75,), (3.5,)),
-    "agent_color": Factor((0.85, 0.12, 0.12), (0.0, 0.1, 0.2), (0.45, 0.7, 1.0)),
-    "floor_color": Factor((0.96, 0.96, 0.94), (0.75, 0.75, 0.75), (1.0, 1.0, 1.0)),
-    "wall_color": Factor((0.22, 0.24, 0.3), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
+    "wall_x": Range((32.0,), (22.0,), (42.0,)),
+    "door_y": Range((32.0,), (12.0,), (52.0,)),
+    "door_half": Range((5.0,), (4.0,), (8.0,)),
+    "radius": Range((2.5,), (1.75,), (3.5,)),
+    "agent_color": Range((0.85, 0.12, 0.12), (0.0, 0.1, 0.2), (0.45, 0.7, 1.0)),
+    "floor_color": Range((0.96, 0.96, 0.94), (0.75, 0.75, 0.75), (1.0, 1.0, 1.0)),
+    "wall_color": Range((0.22, 0.24, 0.3), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
 }
 """The fields of a layout: lengths in px of an image 64 wide, colours in [0, 1]."""
 
 ALWAYS = ("door_y",)  # the start of the dot varies always, too
 
 
-def check_factors(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, if each is one of `FACTORS`; else a ValueError that names the nearest."""
-    names = tuple(names)
-    for name in names:
-        if name not in FACTORS:
-            near = difflib.get_close_matches(name, FACTORS, n=1, cutoff=0.0)
-            raise ValueError(
-                f"unknown factor of variation {name!r}: the nearest is {near[0]!r}; there are {', '.join(FACTORS)}"
-            )
-    return names
+def check_factors(variation: Iterable[str]) -> tuple[str, ...]:
+    """The variation, if `factors.parse` understands all of it; else its ValueError."""
+    return check(FACTORS, variation)
 
 
 def layouts(n: int, rng: np.random.Generator, variation: Iterable[str] = ()) -> Layout:
-    """n rooms whose door and the factors named in `variation` are drawn uniformly; the others are as usual."""
-    varied = {*ALWAYS, *check_factors(variation)}
-
-    def draw(name: str) -> Array:
-        factor = FACTORS[name]
-        low, high = (factor.low, factor.high) if name in varied else (factor.usual, factor.usual)
-        values = rng.uniform(low, high, size=(n, len(low))).astype(np.float32)
-        return values if len(low) > 1 else values[:, 0]
-
-    return Layout(**{name: draw(name) for name in FACTORS})
+    """n rooms whose door and the factors of `variation` are drawn uniformly or as it says; the others are as usual."""
+    drawn = draw(FACTORS, n, rng, (*ALWAYS, *variation))
+    return Layout(**{name: values if values.shape[1] > 1 else values[:, 0] for name, values in drawn.items()})
 
 
 def side(layout: Layout, xy: Array) -> NDArray[np.int64]:

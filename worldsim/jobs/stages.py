@@ -95,15 +95,15 @@ class Scripted:
     """A native batch of ours under one of its scripted behaviours, which see the exact state."""
 
     def __init__(self, troupe: Troupe) -> None:
-        known = envs.behaviours(troupe.env)
+        known = envs.behaviours(troupe.env, troupe.variation)
         if troupe.behaviour not in known:
             raise ValueError(f"unknown behaviour {troupe.behaviour!r} of {troupe.env}; there are {', '.join(known)}")
-        n, size, dynamics = troupe.n, troupe.size or 64, envs.dynamics(troupe.env)
+        n, size = troupe.n, troupe.size or 64
+        dynamics = envs.dynamics(troupe.env, size, troupe.variation)
         self._behaviour = known[troupe.behaviour]
-        self._envs = envs.make_vector(troupe.env, n, size, autoreset=False)
+        self._envs = envs.make_vector(troupe.env, n, size, autoreset=False, variation=troupe.variation)
         self._rng = np.random.default_rng((troupe.seed, 1))
         self._seed: int | None = troupe.seed
-        self._options = {"variation": troupe.variation} if troupe.variation else {}
         self._memory: Any = None
         self._state = np.zeros((n, len(dynamics.state_names)), np.float32)
         action = ActionSpec(dynamics.low, dynamics.high)
@@ -111,8 +111,7 @@ class Scripted:
         self.source = Source(troupe.env, troupe.behaviour, troupe.seed)
 
     def reset(self, rows: NDArray[np.bool_]) -> Look:
-        options = {**self._options, "reset_mask": rows}
-        image, info = self._envs.reset(seed=self._seed, options=options)
+        image, info = self._envs.reset(seed=self._seed, options={"reset_mask": rows})
         self._seed, self._state = None, info["state"]
         fresh = self._behaviour.start(self._state, self._rng)
         self._memory = fresh if self._memory is None else choose(rows, fresh, self._memory)

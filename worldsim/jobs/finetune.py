@@ -13,15 +13,17 @@ import torch
 import tyro
 from torch import nn
 
-from worldsim import registry
 from worldsim.backbones import dino_world
 from worldsim.backbones.reduced import ReducedEncoder, save_reduction
+from worldsim.checkpoint import training_bytes
 from worldsim.config import component
+from worldsim.data import space
 from worldsim.data.cache import FeatureCache
-from worldsim.data.clips import ClipReader, Clips, Split, split_episodes
+from worldsim.data.clips import ClipReader, Clips, Split
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import parts, runs, saved, train
+from worldsim.jobs import parts, paths, runs, saved, train
+from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.learners.heads import FrameTable, Heads, HeadsLearner
 from worldsim.learners.predictor import Config as LearnerConfig
@@ -33,7 +35,7 @@ from worldsim.registry import Component
 log = logging.getLogger(__name__)
 
 FIXED = (
-    *("data", "encoder", "predictor", "adapter", "fit_reduction", "reduction", "frames", "context"),
+    *("data", "camera", "encoder", "predictor", "adapter", "fit_reduction", "reduction", "frames", "context"),
     *("actions_per_step", "episodes", "batch", "learner", "heads", "heads_from", "dtype", "seed", "split_seed"),
 )
 """The settings that a resumed run may not change."""
@@ -46,6 +48,8 @@ class Config:
     data: tyro.conf.Positional[Path]
     """A data set in the LeRobot v3.0 layout, such as `worldsim collect` writes."""
     out: Path = Path("runs/finetune")
+    camera: str | None = None
+    """Which camera of the data the world model sees; None: the only one."""
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Config = field(default_factory=dino_world.Config)
     adapter: Component = component("adapters", "action_blocks")
@@ -85,60 +89,64 @@ class Config:
 
 def run(config: Config) -> Path:
     """Fine-tune; returns the run folder, which `worldsim.load`, `plan` and `evaluate` take."""
-    dataset = EpisodeDataset(config.data)
-    split = _training_split(config, dataset)
-    folder = runs.create_run(config.out, config, config.resume, config.overwrite, FIXED)
-    encoder = _encoder(config, dataset, split, folder)
+    written = paths.absolute(config)
+    runs.check_run(config.out, written, config.resume, config.overwrite, FIXED)
+    made = prepare(config)
+    _check_space(config, made)
+    folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
+    dataset, split, base, adapter = made.dataset, made.split, made.base, made.adapter
+    encoder = _encoder(config, made, folder)
+    spec = _spec(config, dataset, encoder.grid, encoder.width, encoder.fingerprint)
+    heads = None if config.heads_from is None else saved.load_heads(config.heads_from, spec, encoder)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
-    base = dino_world.build(config.predictor)
-    spec = _spec(config, dataset, encoder)
-    torch.manual_seed(config.seed)
-    adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
 
     metrics = _train_adapter(config, dataset, split, cached, base, adapter, folder)
-    heads = _train_heads(config, dataset, split, cached, encoder, spec, folder)
+    heads = heads or _train_heads(config, dataset, split, cached, encoder, spec, folder)
     identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, _probed(dataset))
     saved.save(folder, identity, adapter, heads)
     runs.write_summary(folder, {"adapter": config.adapter.kind, "dataset": str(config.data), **metrics})
     return folder
 
 
-def _training_split(config: Config, dataset: EpisodeDataset) -> Split:
-    split = split_episodes(len(dataset), config.split_seed)
-    if config.episodes is None:
-        return split
-    if not 1 <= config.episodes <= len(split.train):
-        raise ValueError(f"episodes is {config.episodes}; this data set has 1 to {len(split.train)} to train on")
-    return Split(split.train[: config.episodes], split.val, split.test)
+def _check_space(config: Config, made: Prepared) -> None:
+    """Raise OSError (ENOSPC) unless checkpoints, weights and, if they are kept there, features fit into the folder."""
+    grid, width = made.base.architecture.grid, made.base.width
+    spec = _spec(config, made.dataset, grid, width, "")
+    with torch.random.fork_rng(devices=[]):
+        probed = len(_probed(made.dataset)) if config.probe else 0
+        heads = saved.build_heads(spec, grid, config.pixels, probed, config.temporal)
+    need = training_bytes(made.adapter) + (training_bytes(heads) if config.heads_from is None else 0)
+    if config.features is None:
+        need += 2 * int(made.dataset.lengths.sum()) * grid[0] * grid[1] * width  # float16
+    there = sum(file.stat().st_size for file in config.out.rglob("*") if file.is_file())
+    space.check_space(config.out, need - there, "this fine-tuning (features, checkpoints and weights)")
 
 
-def _encoder(config: Config, dataset: EpisodeDataset, split: Split, folder: Path) -> ReducedEncoder:
+def _encoder(config: Config, made: Prepared, folder: Path) -> ReducedEncoder:
     """The frozen encoder behind its reduction: the predictor's own, or one fitted here and kept in the run folder."""
-    encoder = registry.build(config.encoder)
-    own = folder if config.fit_reduction else dino_world.folder_of(config.predictor.name)
-    reduced = parts.reduce_with(encoder, own)
+    reduced = made.encoder or parts.reduce_with(made.bare, folder)
     if reduced is None:
-        reduction = parts.new_reduction(encoder, dataset, split.train, config.reduction, config.split_seed)
+        seed = config.split_seed
+        reduction = parts.new_reduction(made.bare, made.dataset, made.split.train, config.reduction, seed)
         save_reduction(reduction, folder)
-        reduced = ReducedEncoder(encoder, reduction)
+        reduced = ReducedEncoder(made.bare, reduction)
     return reduced
 
 
-def _spec(config: Config, dataset: EpisodeDataset, encoder: ReducedEncoder) -> ModelSpec:
+def _spec(config: Config, dataset: EpisodeDataset, grid: tuple[int, int], width: int, fingerprint: str) -> ModelSpec:
     schema = dataset.schema
-    if schema.image is None:
-        raise ValueError(f"{config.data} has no images; a feature world model needs video")
-    height, width, channels = schema.image
+    assert schema.image is not None  # as `prepare` made sure
+    rows, columns, channels = schema.image
     return ModelSpec(
         action=schema.action,
-        image=(schema.views, channels, height, width),
+        image=(schema.views, channels, rows, columns),
         proprioception=None,
         context=config.context,
         actions_per_step=config.actions_per_step,
         frames_per_step=1,
         seconds_per_step=config.actions_per_step / schema.fps,
-        latent=(encoder.grid[0] * encoder.grid[1], encoder.width),
-        fingerprint=encoder.fingerprint,
+        latent=(grid[0] * grid[1], width),
+        fingerprint=fingerprint,
         repeat=schema.action.discrete,
         differentiable=True,
         pixels=config.pixels,
@@ -187,8 +195,6 @@ def _train_heads(
     folder: Path,
 ) -> Heads:
     """Train the heads on the features of the training episodes; they never see a prediction."""
-    if config.heads_from is not None:
-        return saved.load_heads(config.heads_from, spec, encoder, dataset.fingerprint, config.split_seed)
     table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
     probed = 0 if table.state is None else table.state.shape[1]
     heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)

@@ -16,6 +16,7 @@ import yaml
 
 from worldsim import config as configuration
 from worldsim.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from worldsim.jobs.paths import same_place
 
 __all__ = [
     "append_result",
@@ -24,6 +25,7 @@ __all__ = [
     "atomic_write_text",
     "benchmarks",
     "check_new",
+    "check_run",
     "create_run",
     "has_result",
     "write_summary",
@@ -41,6 +43,36 @@ def check_new(out: str | os.PathLike[str], overwrite: bool) -> None:
         raise FileExistsError(f"the folder {folder} exists; replace it with --overwrite, or give another --out")
 
 
+def check_run(
+    out: str | os.PathLike[str],
+    config: Any,
+    resume: bool = False,
+    overwrite: bool = False,
+    fixed: Sequence[str] = (),
+) -> None:
+    """Raise what `create_run` would, which is to be known before the work; nothing is changed."""
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give another --out")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    made_by_run = (folder / CONFIG).is_file()
+    if overwrite and not made_by_run:
+        raise FileExistsError(f"{folder} has no {CONFIG}, so no run made it: not overwritten; give another --out")
+    if not overwrite and not resume:
+        raise FileExistsError(
+            f"the run folder {folder} exists; go on in it with --resume, replace it with --overwrite, or give "
+            "another --out"
+        )
+    if not overwrite and made_by_run:
+        for key, old, new in _changes(folder, configuration.to_plain(config)):
+            if key in fixed:
+                raise ValueError(
+                    f"{folder} was begun with {key} {old}, not {new}, and what it learned depends on it: resume with "
+                    "the same, or give another --out"
+                )
+
+
 def create_run(
     out: str | os.PathLike[str],
     config: Any,
@@ -54,22 +86,13 @@ def create_run(
     `overwrite` empties it first, which is refused for a folder that no run made. An empty folder is as good as none.
     A resumed run that changes one of the `fixed` settings, on which what is there depends, is a ValueError.
     """
+    check_run(out, config, resume, overwrite, fixed)
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; give another --out")
-    made_by_run = (folder / CONFIG).is_file()
-    if folder.is_dir() and any(folder.iterdir()):
-        if overwrite and not made_by_run:
-            raise FileExistsError(f"{folder} has no {CONFIG}, so no run made it: not overwritten; give another --out")
-        if overwrite:
-            shutil.rmtree(folder)
-        elif not resume:
-            raise FileExistsError(
-                f"the run folder {folder} exists; go on in it with --resume, replace it with --overwrite, or give "
-                "another --out"
-            )
-        elif made_by_run:
-            _log_changes(folder / CONFIG, configuration.to_plain(config), fixed)
+    if overwrite and folder.is_dir():
+        shutil.rmtree(folder)
+    elif (folder / CONFIG).is_file():
+        for key, old, new in _changes(folder, configuration.to_plain(config)):
+            log.warning("resuming with another %s: %s, it was %s", key, new, old)
     folder.mkdir(parents=True, exist_ok=True)
     configuration.save(config, folder / CONFIG)
     return folder
@@ -143,17 +166,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _log_changes(path: Path, new: Mapping[str, Any], fixed: Sequence[str]) -> None:
-    """Log each top-level setting that a resumed run changes; a fixed one may not change."""
-    old = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    for key in sorted({*old, *new} - {"resume", "overwrite"}):
-        if old.get(key) != new.get(key) and key in fixed:
-            raise ValueError(
-                f"{path.parent} was begun with {key} {old.get(key)}, not {new.get(key)}, and what it learned "
-                "depends on it: resume with the same, or give another --out"
-            )
-        if old.get(key) != new.get(key):
-            log.warning("resuming with another %s: %s, it was %s", key, new.get(key), old.get(key))
+def _changes(folder: Path, new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The top-level settings that differ from those a run was begun with: (name, old, new)."""
+    old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}
+    out = Path(old.get("out") or folder)
+    keys = sorted({*old, *new} - {"resume", "overwrite", "out"})
+    return [
+        (key, old.get(key), new.get(key)) for key in keys if not same_place(old.get(key), new.get(key), out, folder)
+    ]
 
 
 def _git(*arguments: str) -> str:

@@ -6,24 +6,27 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from worldsim import registry
 from worldsim.backbones import dino_world
-from worldsim.backbones.reduced import ReducedEncoder
+from worldsim.backbones.reduced import ReducedEncoder, load_reduction
+from worldsim.checkpoint import load_module_tensors, write_tensors
 from worldsim.config import load as load_config
-from worldsim.files import replacing
+from worldsim.data.space import full_disk_explained
 from worldsim.heads import pixels, state_probe, temporal_distance
-from worldsim.jobs import parts
+from worldsim.jobs import parts, paths
 from worldsim.learners.heads import Heads
 from worldsim.models.feature import FeatureModel
 from worldsim.protocols import ActionSpec, ModelSpec
 
-ADAPTER, HEADS = "adapter.safetensors", "heads.safetensors"
+if TYPE_CHECKING:
+    from worldsim.jobs import finetune
+
+ADAPTER, HEADS, REDUCTION = "adapter.safetensors", "heads.safetensors", "reduction.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Loaded:
     model: FeatureModel
     heads: Heads
     identity: Identity
-    config: Any  # jobs.finetune.Config
+    config: finetune.Config
     folder: Path
 
 
@@ -52,9 +55,8 @@ def save(folder: Path, identity: Identity, adapter: nn.Module, heads: Heads) -> 
     """Write adapter.safetensors and heads.safetensors, each whole or not at all."""
     metadata = {"worldsim": json.dumps(dataclasses.asdict(identity))}
     for name, module in ((ADAPTER, adapter), (HEADS, heads)):
-        tensors = {key: value.detach().contiguous().clone() for key, value in module.state_dict().items()}
-        with replacing(folder / name) as temporary:
-            save_file(tensors, temporary, metadata)
+        with full_disk_explained(folder, f"writing {name}", "free some space and go on with --resume"):
+            write_tensors(folder / name, module.state_dict(), metadata)
 
 
 def build_heads(spec: ModelSpec, grid: tuple[int, int], draws: bool, probed: int, temporal: bool) -> Heads:
@@ -82,15 +84,12 @@ def model_folder(run: Path) -> Path:
 def load(run: str | Path) -> Loaded:
     """The world model of a finished run, frozen and in eval mode.
 
-    Raises FileNotFoundError if there is none, and ValueError if the backbone is not the one it was trained on.
+    Raises FileNotFoundError if there is none, and ValueError if the backbone is not the one it was trained on or a file
+    is damaged.
     """
-    from worldsim.jobs import finetune
-
     folder = model_folder(Path(run))
-    config = load_config(finetune.Config, folder / "config.yaml")
-    with safe_open(folder / ADAPTER, "pt") as file:
-        identity = _identity(json.loads(file.metadata()["worldsim"]))
-        weights = {name: file.get_tensor(name) for name in file.keys()}
+    config = _config(folder)
+    identity, weights = _read(folder / ADAPTER)
     bare = registry.build(config.encoder)
     encoder = parts.reduce_with(bare, folder) or parts.reduce_with(bare, dino_world.folder_of(config.predictor.name))
     base = dino_world.build(config.predictor)
@@ -99,42 +98,92 @@ def load(run: str | Path) -> Loaded:
     assert encoder is not None
     spec = identity.spec
     adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
-    adapter.load_state_dict(weights)
+    load_module_tensors(adapter, weights, "", str(folder / ADAPTER))
     heads = _heads(folder, identity, spec, encoder)
     model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal)
     model.requires_grad_(False).eval()
     return Loaded(model, heads, identity, config, folder)
 
 
-def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder, dataset: str, split_seed: int) -> Heads:
-    """The heads of another run. Raises ValueError if its encoder, its data set or its held-out episodes are others."""
-    from worldsim.jobs import finetune
+def check_heads(run: Path, config: finetune.Config, dataset: str, encoder: str, fits: bool) -> None:
+    """Raise ValueError unless the heads of another run serve a fine-tuning with this config.
 
+    Their data set, held-out episodes, model step and encoder must be its own. `encoder` is the fingerprint of the
+    reduced encoder, or if the fine-tuning `fits` principal components itself, that of the encoder below them: then the
+    other run must have fitted its own in the same way.
+    """
     folder = model_folder(run)
-    held_out = load_config(finetune.Config, folder / "config.yaml").split_seed
-    with safe_open(folder / ADAPTER, "pt") as file:
-        identity = _identity(json.loads(file.metadata()["worldsim"]))
-    if identity.encoder != encoder.fingerprint:
-        raise ValueError(
-            f"the heads of {folder} read the features of the encoder {identity.encoder}, this run's is "
-            f"{encoder.fingerprint}: train heads of its own (leave out --heads-from)"
-        )
-    if identity.dataset != dataset or held_out != split_seed:
+    identity, _ = _read(folder / ADAPTER)
+    other = _config(folder)
+    if identity.dataset != dataset or other.split_seed != config.split_seed:
         raise ValueError(
             f"the heads of {folder} were trained on other episodes (data set {identity.dataset[:12]}, split seed "
-            f"{held_out}; here {dataset[:12]}, {split_seed}), perhaps on those held out here: train heads of its own"
+            f"{other.split_seed}; here {dataset[:12]}, {config.split_seed}), perhaps on those held out here: train "
+            "heads of its own (leave out --heads-from)"
         )
+    theirs = identity.encoder
+    if fits and (folder / REDUCTION).is_file():
+        alike = (other.reduction, other.episodes) == (config.reduction, config.episodes)
+        theirs = load_reduction(folder).encoder if alike else f"{theirs} with principal components of its own"
+    if theirs != encoder:
+        raise ValueError(_another_encoder(folder, theirs, encoder))
+    if identity.spec.actions_per_step != config.actions_per_step:
+        raise ValueError(
+            f"the heads of {folder} know steps of {identity.spec.actions_per_step} actions, here they have "
+            f"{config.actions_per_step}: give --actions-per-step {identity.spec.actions_per_step}, or train heads of "
+            "its own (leave out --heads-from)"
+        )
+    _, tensors = _read(folder / HEADS)
+    for name in ("pixels", "temporal"):
+        if getattr(config, name) and not any(key.startswith(f"{name}.") for key in tensors):
+            raise ValueError(f"the heads of {folder} have no {name}: give --no-{name}, or leave out --heads-from")
+
+
+def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
+    """The heads of another run, which `check_heads` has let pass. Raises ValueError if its encoder is another."""
+    folder = model_folder(run)
+    identity, _ = _read(folder / ADAPTER)
+    if identity.encoder != encoder.fingerprint:
+        raise ValueError(_another_encoder(folder, identity.encoder, encoder.fingerprint))
     return _heads(folder, identity, spec, encoder)
 
 
 def _heads(folder: Path, identity: Identity, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
-    with safe_open(folder / HEADS, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    _, tensors = _read(folder / HEADS)
     kinds = {name.split(".")[0] for name in tensors}
     probed = len(identity.probed) if "probe" in kinds else 0
     heads = build_heads(spec, encoder.grid, "pixels" in kinds, probed, "temporal" in kinds)
-    heads.load_state_dict(tensors)
+    load_module_tensors(heads, tensors, "", str(folder / HEADS))
     return heads.requires_grad_(False).eval()
+
+
+def _config(folder: Path) -> finetune.Config:
+    """The configuration of a run, with its paths as they are now."""
+    from worldsim.jobs import finetune
+
+    config = load_config(finetune.Config, folder / "config.yaml")
+    return dataclasses.replace(paths.relocated(config, config.out, folder), out=folder)
+
+
+def _read(file: Path) -> tuple[Identity, dict[str, Tensor]]:
+    """What a file of `save` holds; a damaged or foreign one is a ValueError, a missing one a FileNotFoundError."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: name the folder of a finished run, or fine-tune again")
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            return _identity(json.loads(opened.metadata()["worldsim"])), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged or not of a run ({error}): restore it from a copy, or fine-tune again"
+        ) from error
+
+
+def _another_encoder(folder: Path, theirs: str, ours: str) -> str:
+    return (
+        f"the heads of {folder} read the features of the encoder {theirs}, this run's is {ours}: train heads of its "
+        "own (leave out --heads-from)"
+    )
 
 
 def _check(folder: Path, what: str, trained: str, found: str) -> None:

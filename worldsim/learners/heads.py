@@ -1,4 +1,4 @@
-"""Training the heads on frozen features, all in one run: pixels, state probe, temporal distance."""
+"""Training the heads on frozen features, all in one run: pixels, state probe, temporal distance, reward, ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from worldsim import precision
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.data.cache import to_video
-from worldsim.heads import pixels, state_probe, temporal_distance
+from worldsim.heads import continuation, pixels, reward, state_probe, temporal_distance
 from worldsim.learners.schedule import cosine, decay_groups
+from worldsim.learners.transitions import Outcomes, Transitions
 from worldsim.precision import Precision
+
+LOSSES = ("pixels", "probe", "temporal", "reward", "continuation")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,19 @@ class FrameTable:
     state: NDArray[np.float32] | None  # [M, S], NaN where there is none
     shown: NDArray[np.int64]  # [P] rows of which there are pictures
     video: NDArray[np.uint8]  # [P, Y, X, C]
+    outcomes: Outcomes | None = None  # [M], where rewards and ends are known
+
+
+@dataclass(frozen=True)
+class MoveBatch:
+    """B model steps and what came of them."""
+
+    before: Tensor  # [B, N, D]
+    action: Tensor  # [B, n, A]
+    after: Tensor  # [B, N, D]
+    reward: Tensor  # [B]
+    done: Tensor  # [B] bool
+    weight: Tensor  # [B], for losses as if the steps were drawn evenly
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class HeadBatch:
     steps: Tensor  # [P] model steps
     start: Tensor  # [P, N, D]
     goal: Tensor  # [P, N, D], of the same episode
+    moves: MoveBatch | None = None
 
 
 class Heads(nn.Module):
@@ -68,9 +85,12 @@ class Heads(nn.Module):
         pixels: pixels.Pixels | None,
         probe: state_probe.StateProbe | None,
         temporal: temporal_distance.TemporalDistance | None,
+        reward: reward.Reward | None = None,
+        continuation: continuation.Continuation | None = None,
     ) -> None:
         super().__init__()
         self.pixels, self.probe, self.temporal = pixels, probe, temporal
+        self.reward, self.continuation = reward, continuation
 
 
 class HeadsLearner:
@@ -81,6 +101,7 @@ class HeadsLearner:
         self._rows: NDArray[np.int64] | None = None
         if heads.probe is not None and table.state is not None:
             heads.probe.fit_scale(torch.from_numpy(table.state[self._training_rows()]))
+        self.transitions = self._transitions()
         self.optimizer = torch.optim.AdamW(_groups(heads, config), lr=config.lr, betas=(0.9, 0.95))
 
     def batch(self, step: int) -> HeadBatch:
@@ -106,6 +127,37 @@ class HeadsLearner:
             torch.from_numpy(gap / self.n).float(),
             self._features(pair[:, 0]),
             self._features(pair[:, 1]),
+            self._moves(step),
+        )
+
+    def _transitions(self) -> Transitions | None:
+        """The model steps that reward and continuation learn from; the heads begin at what is usual among them."""
+        heads, table = self.heads, self.table
+        if heads.reward is None and heads.continuation is None:
+            return None
+        if table.outcomes is None:
+            raise ValueError("reward and continuation heads need the outcomes of actions, and the table has none")
+        transitions = Transitions(table.outcomes, table.first, table.lengths, self.n)
+        if heads.reward is not None:
+            heads.reward.fit_scale(torch.from_numpy(transitions.reward))
+        if heads.continuation is not None:
+            heads.continuation.fit_rate(transitions.rate)
+        return transitions
+
+    def _moves(self, step: int) -> MoveBatch | None:
+        known = self.transitions
+        if known is None:
+            return None
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.config.seed, step, 12))))
+        drawn = known.draw(rng, self.config.batch)
+        rows = known.row[drawn.row]
+        return MoveBatch(
+            self._features(rows),
+            torch.from_numpy(known.outcomes.action[known.steps[drawn.row]]),
+            self._features(rows + self.n),
+            torch.from_numpy(known.reward[drawn.row]),
+            torch.from_numpy(known.done[drawn.row]),
+            torch.from_numpy(drawn.weight),
         )
 
     def _training_rows(self) -> NDArray[np.int64]:
@@ -121,7 +173,7 @@ class HeadsLearner:
             group["lr"] = rate * group.get("scale", 1.0)
         losses = self._losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([losses[name] for name in ("pixels", "probe", "temporal") if name in losses]).sum().backward()
+        torch.stack([losses[name] for name in LOSSES if name in losses]).sum().backward()
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in losses.items()} | {"lr": rate}
 
@@ -140,6 +192,12 @@ class HeadsLearner:
                 losses |= {"temporal": total} | {f"temporal/{name}": value for name, value in parts.items()}
         if heads.probe is not None and batch.state is not None:
             losses["probe"] = state_probe.loss(heads.probe, batch.probed, batch.state)
+        if (moves := batch.moves) is not None:
+            step = (moves.before, moves.action, moves.after)
+            if heads.reward is not None:
+                losses["reward"] = reward.loss(heads.reward, *step, moves.reward, moves.weight)
+            if heads.continuation is not None:
+                losses["continuation"] = continuation.loss(heads.continuation, *step, moves.done, moves.weight)
         return losses
 
     def _features(self, rows: NDArray[np.int64]) -> Tensor:

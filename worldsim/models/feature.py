@@ -80,6 +80,18 @@ class PixelHead(Protocol):
     def __call__(self, latent: Tensor) -> Tensor: ...
 
 
+class RewardHead(Protocol):
+    """Rewards [B] of steps from latents [B, N, D] under actions [B, n, A] to latents [B, N, D]."""
+
+    def __call__(self, latent: Tensor, action: Tensor, after: Tensor) -> Tensor: ...
+
+
+class ContinuationHead(Protocol):
+    """As `RewardHead`: the probabilities [B] that steps end the episode."""
+
+    def __call__(self, latent: Tensor, action: Tensor, after: Tensor) -> Tensor: ...
+
+
 class FeatureModel(nn.Module):
     """A deterministic, differentiable world model in the space of patch features. See `protocols.WorldModel`."""
 
@@ -91,10 +103,13 @@ class FeatureModel(nn.Module):
         adapter: PredictorAdapter,
         pixels: PixelHead | None = None,
         temporal: DistanceHead | None = None,
+        reward: RewardHead | None = None,
+        continuation: ContinuationHead | None = None,
     ) -> None:
         """spec.context is the number of frames that the predictor sees at most, imagined ones included.
 
-        Raises ValueError if encoder and predictor do not fit each other, or the spec names another latent.
+        Raises ValueError if encoder and predictor do not fit each other, or the spec names another latent or other
+        predictions.
         """
         super().__init__()
         latent = (encoder.grid[0] * encoder.grid[1], encoder.width)
@@ -105,6 +120,10 @@ class FeatureModel(nn.Module):
             )
         self.spec, self.encoder, self.predictor, self.adapter = spec, encoder, predictor, adapter
         self.pixels, self.temporal = pixels, temporal
+        for name, head in (("reward", reward), ("done", continuation)):
+            if getattr(spec, name) != (head is not None):
+                raise ValueError(f"spec.{name} is {getattr(spec, name)}, and a head for it is {head}: they must agree")
+        self.reward, self.continuation = reward, continuation
 
     def encode(self, obs: Obs, actions: Tensor, key: Tensor) -> FeatureState:
         """The state after frames [B, k, 1, 3, Y, X], 1 <= k <= K; the actions between them are seen in the frames."""
@@ -143,7 +162,10 @@ class FeatureModel(nn.Module):
         latent = trunk.query_frame(memories, time, self.adapter.inject(action[:, None]))
         new = trunk.remember(latent[:, None], time[:, None])
         keys, values = self._newest(state.keys, new.keys), self._newest(state.values, new.values)
-        return Step(replace(state, keys=keys, values=values, time=time, latent=latent), latent)
+        moved = replace(state, keys=keys, values=values, time=time, latent=latent)
+        reward = None if self.reward is None else self.reward(state.latent, action, latent)
+        done = None if self.continuation is None else self.continuation(state.latent, action, latent)
+        return Step(moved, latent, reward, done)
 
     def rollout(self, state: FeatureState, actions: Tensor) -> Rollout[FeatureState]:
         """H steps under actions [B, H, n, A]."""

@@ -70,8 +70,18 @@ class VideoWriter:
         self._container.close()
 
 
-def count_frames(path: Path) -> int | None:
-    """The frames that an mp4 holds whole, from its index alone: nothing is decoded. None where its index is in parts.
+@dataclass(frozen=True)
+class Probe:
+    """What an mp4 says of itself; nothing is decoded."""
+
+    frames: int | None  # that it holds whole; None where its index is in parts
+    fps: float  # the mean over the file; 0 where it does not say
+    height: int
+    width: int
+
+
+def probe(path: Path, scan: bool = False) -> Probe:
+    """The frames, rate and size of an mp4, from its index; with `scan`, packets are counted where that is in parts.
 
     Raises DataError if there is no index to read, as in a file that was cut off or never finished.
     """
@@ -81,9 +91,17 @@ def count_frames(path: Path) -> int | None:
                 raise DataError("it has no video")
             stream, size = container.streams.video[0], path.stat().st_size
             whole = [entry.pos + entry.size <= size for entry in stream.index_entries]
-            return sum(whole) if whole and len(whole) == stream.frames else None
+            frames = sum(whole) if whole and len(whole) == stream.frames else None
+            if frames is None and scan:
+                frames = sum(packet.size > 0 for packet in container.demux(stream))
+            return Probe(frames, float(stream.average_rate or 0), stream.height, stream.width)
     except (FFmpegError, IndexError) as error:
         raise DataError(f"the decoder says: {error}") from error
+
+
+def count_frames(path: Path) -> int | None:
+    """The frames that an mp4 holds whole; None where its index is in parts. Raises DataError as `probe`."""
+    return probe(path).frames
 
 
 def read_frames(path: Path, first: int, count: int, fps: float) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from worldsim.data import layout
 from worldsim.data.episodes import DataError
+from worldsim.data.limits import REMEDY, check_template, read_json
 
-REMEDY = "restore this file from a copy, or collect the data set again"
+STRING_MIB, VALUES = 16, 10**6  # of one string and of one list in the footer of a parquet file
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -32,19 +32,25 @@ def read_info(path: Path) -> dict[str, Any]:
         )
     if missing := {"fps", "features", "data_path", "video_path"} - info.keys():
         raise DataError(f"{file} has no {', '.join(sorted(missing))}; {REMEDY}")
+    for name in ("data_path", "video_path"):
+        if info[name] is not None:
+            check_template(str(info[name]), f"{name} of {file}")
     return info
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def open_parquet(file: Path, why: str) -> pq.ParquetFile:
+    """A parquet file whose footer is of a sensible size; a context manager. Raises DataError for a damaged one."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}; {REMEDY}") from error
+        return pq.ParquetFile(
+            file, thrift_string_size_limit=STRING_MIB * 2**20, thrift_container_size_limit=VALUES, memory_map=False
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is damaged ({why}): {error}; {REMEDY}") from error
 
 
 def read_table(file: Path, names: list[str] | None, why: str) -> pa.Table:
     try:
-        with pq.ParquetFile(file) as parquet:
+        with open_parquet(file, why) as parquet:
             table = parquet.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is damaged ({why}): {error}; {REMEDY}") from error
@@ -53,14 +59,31 @@ def read_table(file: Path, names: list[str] | None, why: str) -> pa.Table:
     return table
 
 
-def to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    """[F] of a plain column, [F, size] of a list column; floats as float32."""
+def to_numpy(column: pa.ChunkedArray, what: str = "a column") -> NDArray[Any]:
+    """[F] of a plain column, [F, size] of a list column; floats as float32, a missing number as NaN.
+
+    Raises DataError for anything that is not numbers, or not as many in each row.
+    """
     array = column.combine_chunks()
-    if pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
-        values = array.to_numpy(zero_copy_only=False)
-    else:
-        values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    plain = array.type
+    nested = pa.types.is_list(plain) or pa.types.is_large_list(plain) or pa.types.is_fixed_size_list(plain)
+    inner = plain.value_type if nested else plain
+    if not (pa.types.is_floating(inner) or pa.types.is_integer(inner) or pa.types.is_boolean(inner)):
+        raise DataError(f"{what} is of type {plain}, not numbers or lists of numbers; {REMEDY}")
+    if array.null_count and nested:
+        raise DataError(f"{what} is missing in {array.null_count} of {len(array)} rows; {REMEDY}")
+    values = (array.flatten() if nested else array).to_numpy(zero_copy_only=False)
+    if nested:
+        if len(array) == 0 or len(values) % len(array) or not _even(array, len(values) // len(array)):
+            raise DataError(f"{what} has lists of different lengths; {REMEDY}")
+        values = values.reshape(len(array), -1)
     return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+def _even(array: pa.Array, size: int) -> bool:
+    if pa.types.is_fixed_size_list(array.type):
+        return True
+    return bool((np.diff(array.offsets.to_numpy()) == size).all())
 
 
 def image_size(feature: dict[str, Any]) -> tuple[int, int, int]:

@@ -1,0 +1,164 @@
+"""The CSV or parquet tables beside mp4 files: which row is of which frame.
+
+Columns: `action` (lists) or `action_0, action_1 ...` in the order of the file; as wanted `state` (lists) or `state_X
+...`, `reward`, `done`, `timestamp` (seconds), `frame` (whole numbers), `task` (text). Row t is frame t: action t was
+applied between frame t and frame t + 1, reward t and done t are of that transition. The row of the last frame, whose
+action leads nowhere, may be there or not; with `state` it must be there.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from worldsim.data.episodes import DataError
+from worldsim.data.reader import Rows, check_increasing, check_rows, common_actions
+from worldsim.data.tables import read_table, to_numpy
+
+log = logging.getLogger(__name__)
+
+KINDS = (".csv", ".parquet")
+KNOWN = ("reward", "done", "timestamp", "frame", "task", "episode")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a folder: one for each film, or one for all."""
+
+    files: tuple[Path, ...]
+    own: dict[str, Path]  # by the name of a film
+    shared: pa.Table | None
+    shared_file: Path | None
+
+    def of(self, name: str) -> pa.Table:
+        """The rows of a film, in order. Raises DataError if there are none."""
+        if name in self.own:
+            return _read(self.own[name])
+        if self.shared is None:
+            raise DataError(
+                f"there is no table {name}.csv or {name}.parquet beside it, and no table of all films with a column "
+                "'episode'; write its actions there, a row a frame"
+            )
+        found = self.shared.filter(
+            pa.array([str(value) == name for value in self.shared.column("episode").to_pylist()])
+        )
+        if not len(found):
+            raise DataError(f"{self.shared_file} has no row whose 'episode' is {name!r}; add them or remove the film")
+        return found
+
+
+def tables_of(folder: Path, names: list[str]) -> Tables:
+    """The tables of a folder with films of those names. Raises DataError for several that could be that of all."""
+    files = sorted(file for kind in KINDS for file in folder.glob(f"*{kind}"))
+    own = {file.stem: file for file in files if file.stem in names}
+    others = [file for file in files if file.stem not in names]
+    if len(others) > 1 or len(own) + len(others) < len(files):
+        raise DataError(
+            f"{folder} has the tables {', '.join(file.name for file in files)}: give each film one table of its own "
+            "name, or one table for all films with a column 'episode'; move the others away"
+        )
+    if not others:
+        return Tables(tuple(files), own, None, None)
+    shared = _read(others[0])
+    if "episode" not in shared.column_names:
+        raise DataError(
+            f"{others[0]} is named like no film and has no column 'episode' ({', '.join(shared.column_names)}): add it "
+            "with the names of the films, or name the table like its film"
+        )
+    stored = {str(value) for value in shared.column("episode").unique().to_pylist()}
+    if lone := sorted(stored - set(names)):
+        log.warning("%s has rows of %d films that are not there: %s", others[0], len(lone), ", ".join(lone[:10]))
+    return Tables(tuple(files), own, shared, others[0])
+
+
+def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows, tuple[str, ...]]:
+    """The rows of an episode of `frames` frames, and the names of the entries of its state (empty: it has none).
+
+    Raises DataError, with the remedy, for rows too many or too few, out of order, at another rate or not finite.
+    """
+    count = len(table)
+    action, _ = _vector(table, "action")
+    if action is None:
+        raise DataError(
+            f"its table has the columns {', '.join(table.column_names)} and no action: name them action_0, action_1 ..."
+        )
+    common_actions(frames, count)
+    state, names = _vector(table, "state")
+    if state is not None and count != frames:
+        raise DataError(f"it has {count} states for {frames} frames; a state for each frame is due: add the last row")
+    if "frame" in table.column_names and (numbers := _number(table, "frame")) is not None:
+        check_increasing(numbers.astype(np.float64), "frame numbers")
+        if not np.array_equal(numbers - numbers[0], np.arange(count)):
+            raise DataError(f"its frame numbers leave some out ({numbers[0]:.0f} to {numbers[-1]:.0f} in {count} rows)")
+    _check_times(_number(table, "timestamp"), fps)
+    reward, done = _number(table, "reward"), _number(table, "done")
+    both = reward is not None and done is not None
+    rows = Rows(
+        time=np.arange(frames) / fps,
+        action=action[: frames - 1].astype(np.float32),
+        state=None if state is None else state.astype(np.float32),
+        reward=reward[: frames - 1].astype(np.float32) if both and reward is not None else None,
+        done=done[: frames - 1].astype(bool) if both and done is not None else None,
+        task=str(table.column("task")[0]) if "task" in table.column_names else "",
+    )
+    check_rows(index, rows)
+    return rows, names
+
+
+def _check_times(stored: NDArray[Any] | None, fps: float) -> None:
+    """Raise DataError unless the times of a table are those of the film's frames, to half a frame."""
+    if stored is None:
+        return
+    times = stored.astype(np.float64)
+    check_increasing(times, "timestamps")
+    off = np.abs(times - times[0] - np.arange(len(times)) / fps)
+    if (off > 0.5 / fps).any():
+        row = int((off > 0.5 / fps).argmax())
+        rate = (len(times) - 1) / (times[-1] - times[0])
+        raise DataError(
+            f"its timestamps are of another rate: {rate:.3g} rows a second where the film has {fps:.6g} frames; row "
+            f"{row} is {off[row]:.3g} s off its frame: resample the rows to one for each frame"
+        )
+
+
+def _vector(table: pa.Table, name: str) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
+    """[T, size] of the list column `name` or of the columns `name_X` in their order, and a name for each entry."""
+    parts = [column for column in table.column_names if column == name or column.startswith((f"{name}_", f"{name}."))]
+    if not parts:
+        return None, ()
+    columns = [_column(table, part) for part in parts]
+    widths = [1 if column.ndim == 1 else column.shape[1] for column in columns]
+    values = np.concatenate([column.reshape(len(table), -1) for column in columns], axis=1)
+    names = [
+        part.removeprefix(f"{name}_").removeprefix(f"{name}.") if width == 1 else f"{part}_{i}"
+        for part, width in zip(parts, widths, strict=True)
+        for i in range(width)
+    ]
+    return values, tuple(names)
+
+
+def _number(table: pa.Table, name: str) -> NDArray[Any] | None:
+    return _column(table, name).reshape(len(table)) if name in table.column_names else None
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    column = table.column(name)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        raise DataError(f"its column {name!r} holds text (the first: {str(column[0])!r}); only numbers are taken there")
+    return to_numpy(column, f"its column {name!r}")
+
+
+def _read(file: Path) -> pa.Table:
+    if file.suffix == ".parquet":
+        return read_table(file, None, "which holds actions")
+    try:
+        return pyarrow.csv.read_csv(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is damaged: {error}; correct this line or write the table again") from error

@@ -1,0 +1,131 @@
+"""Opening a data set whatever its format, and telling which of its episodes can be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from worldsim.data import layout, minari, movies, stable_worldmodel
+from worldsim.data.episodes import DataError, check_episode
+from worldsim.data.read import EpisodeDataset
+from worldsim.data.reader import Damage, Episodes, Kept
+from worldsim.data.workers import dataset_of_worker, process_pool
+
+log = logging.getLogger(__name__)
+
+FORMATS = (
+    "a LeRobot v3.0 folder (meta/info.json), a Minari data set (metadata.json and main_data.hdf5, or minari:ID), an "
+    "HDF5 file of stable-worldmodel (ep_len, ep_offset), or a folder of mp4 files beside CSV or parquet tables"
+)
+NAMED = 10  # damaged episodes that a message names
+PIECE = 256  # frames looked at at a time
+
+
+def open_dataset(
+    path: Path | str,
+    camera: str | None = None,
+    size: tuple[int, int] | None = None,
+    fps: int | None = None,
+    skip_damaged: bool = False,
+) -> Episodes:
+    """The episodes at `path`, read by the reader that its content asks for.
+
+    camera: this one only, by its name; None: all.
+    size: scale frames to (Y, X); needed for cameras of different sizes.
+    fps: frames a second of a format that does not tell them (HDF5).
+    skip_damaged: look through all frames first, and leave out the episodes that are damaged, naming them in the log.
+
+    Raises FileNotFoundError if nothing is there, ValueError for a camera that is not, and DataError for what is no data
+    set or has damaged episodes; it names them and the remedy.
+    """
+    dataset = look(path, camera, size, fps)
+    damage = find_damage(dataset) if skip_damaged else dataset.damage
+    if not damage:
+        return dataset
+    named = "; ".join(f"episode {found.episode}: {found.what}" for found in damage[:NAMED])
+    more = f"; and {len(damage) - NAMED} more" if len(damage) > NAMED else ""
+    if not skip_damaged:
+        raise DataError(
+            f"{len(damage)} of {len(dataset)} episodes of {path} are damaged: {named}{more}. `worldsim data validate "
+            f"{path}` names every one; --skip-damaged goes on with the rest"
+        )
+    log.warning("skipping %d of %d episodes of %s: %s%s", len(damage), len(dataset), path, named, more)
+    bad = {found.episode for found in damage}
+    return Kept(dataset, [index for index in range(len(dataset)) if index not in bad])
+
+
+def look(
+    path: Path | str, camera: str | None = None, size: tuple[int, int] | None = None, fps: int | None = None
+) -> Episodes:
+    """As `open_dataset`, but damaged episodes are told in `damage` and stay in their places."""
+    if size is not None and min(size) < 1:
+        raise ValueError(f"size is {size}; frames of at least 1 x 1 are due")
+    if fps is not None and fps < 1:
+        raise ValueError(f"fps is {fps}; at least 1 frame a second is due")
+    place = Path(path)
+    if str(path).startswith("minari:"):
+        return minari.open_minari(place, camera, size, fps)
+    if (place / layout.INFO).is_file():
+        return EpisodeDataset(place, camera, size, strict=False)
+    if not place.exists():
+        raise FileNotFoundError(_missing(place))
+    if minari.find_folder(place) is not None:
+        return minari.open_minari(place, camera, size, fps)
+    if stable_worldmodel.is_stable_worldmodel(place):
+        return stable_worldmodel.open_stable_worldmodel(place, camera, size, fps)
+    if movies.is_movies(place):
+        return movies.open_movies(place, camera, size)
+    found = sorted(part.name for part in place.iterdir())[:10] if place.is_dir() else [place.name]
+    raise DataError(
+        f"{place} is no data set that is read here ({', '.join(found) or 'it is empty'}); it must be {FORMATS}"
+    )
+
+
+def find_damage(dataset: Episodes, workers: int = 0) -> tuple[Damage, ...]:
+    """Every episode that is damaged, all frames decoded, in order; `workers` processes decode (0: this one)."""
+    known = {found.episode: found.what for found in dataset.damage}
+    whole = [index for index in range(len(dataset)) if index not in known]
+    for index in whole:
+        try:
+            check_episode(dataset.episode(index, video=False), replace(dataset.schema, image=None, cameras=()))
+        except DataError as error:
+            known[index] = str(error)
+    if dataset.schema.image is not None:
+        known |= {index: what for index, what in _watch(dataset, [i for i in whole if i not in known], workers) if what}
+    return tuple(Damage(index, known[index]) for index in sorted(known))
+
+
+def _watch(dataset: Episodes, episodes: list[int], workers: int) -> Iterator[tuple[int, str | None]]:
+    """Each episode and what is wrong with its frames."""
+    if workers == 0:
+        yield from ((index, _decode_all(dataset, index)) for index in episodes)
+        return
+    with process_pool(workers, dataset) as pool:
+        yield from zip(episodes, pool.map(watch_in_worker, episodes), strict=True)
+
+
+def _decode_all(dataset: Episodes, index: int) -> str | None:
+    length = int(dataset.lengths[index])
+    try:
+        for start in range(0, length, PIECE):
+            dataset.frames(index, start, min(start + PIECE, length))
+    except (DataError, OSError) as error:
+        return str(error)
+    return None
+
+
+def watch_in_worker(index: int) -> str | None:
+    """What is wrong with the frames of an episode, in a worker."""
+    return _decode_all(dataset_of_worker(), index)
+
+
+def _missing(place: Path) -> str:
+    partial = place.absolute().with_name(f".{place.absolute().name}.partial")
+    if partial.exists():
+        return (
+            f"{place} does not exist; {partial.name} beside it is what a writer that was killed left of it: write it "
+            "again, which replaces that"
+        )
+    return f"{place} does not exist; `worldsim collect` makes a data set, `worldsim data convert` reads {FORMATS}"

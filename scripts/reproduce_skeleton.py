@@ -12,41 +12,73 @@ from numpy.typing import NDArray
 from worldsim import envs, registry
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import collect, evaluate, finetune, plan, runs, saved
+from worldsim.jobs import acting, collect, evaluate, finetune, plan, pretrain, runs, saved
 from worldsim.jobs.measures import wilson
 
 ENV, PAIRS, SEEDS = "worldsim/TwoRoom-v0", 100, (0, 1, 2)
 FULL = ["--adapter.kind", "full"]
 LONG = [*FULL, "--frames", "6", "--context", "5", "--batch", "32", "--train.steps", "6500", "--learner.rollout", "0.5"]
 LONG_HEADS = [*FULL, "--frames", "6", "--context", "5", "--train.steps", "1", "--train-heads.steps", "5000"]
-EQUAL = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "1500", "--episodes", "60"]
-ARMS = {
-    "action_blocks": [],
-    "scratch": ["--adapter.kind", "full", "--adapter.scratch"],
-    "random_encoder": ["--adapter.kind", "full", "--adapter.scratch", "--encoder.random-init", "--fit-reduction"],
-}
 SEARCH = ["--planner.samples", "64", "--planner.elites", "8", "--planner.iterations", "3", "--planner.horizon", "4"]
 
+CLIPS = ["--frames", "4", "--context", "3", "--batch", "32"]
+EQUAL = [*CLIPS, "--train.steps", "1500"]
+EQUAL_HEADS = [*CLIPS, "--train.steps", "1", "--train-heads.steps", "1000", "--heads.batch", "64"]
+EQUAL_SEARCH = [
+    "--planner.samples",
+    "32",
+    "--planner.elites",
+    "5",
+    "--planner.iterations",
+    "2",
+    "--planner.horizon",
+    "3",
+]
+BUDGETS = (20, 60)  # episodes with actions
+ENCODERS = {"tiny_dinov2": [], "random": ["--encoder.random-init"]}
+ARMS = {
+    "action_blocks": ("tiny_dinov2", []),
+    "scratch": ("tiny_dinov2", [*FULL, "--adapter.scratch"]),
+    "random_encoder": ("random", [*FULL, "--adapter.scratch"]),
+}
 
-def trained(out: Path, name: str, flags: list[str]) -> Path:
+
+def trained(out: Path, name: str, flags: list[str], data: str = "data") -> Path:
     """The folder of a fine-tuning run, run now if it is not finished."""
     folder = out / name
     if not (folder / runs.SUMMARY).is_file():
-        common = [str(out / "data"), "--out", str(folder), "--features", str(out / "features"), "--resume"]
+        common = [str(out / data), "--out", str(folder), "--features", str(out / "features"), "--resume"]
         finetune.run(parse(finetune.Config, [*common, *flags]))
     return folder
 
 
-def successes(run: Path, protocol: str) -> NDArray[np.bool_]:
+def collected(out: Path, name: str, episodes: int, seed: int) -> None:
+    """A data set, collected now if it is not there."""
+    if not (out / name).exists():
+        collect.collect(collect.Config(out=out / name, episodes=episodes, length=90, seed=seed))
+
+
+def successes(run: Path, protocol: str, search: list[str]) -> NDArray[np.bool_]:
     """Success [PAIRS] on the fixed pairs, kept in the run folder."""
     kept = run / f"{protocol}.npy"
     if not kept.is_file():
-        config = parse(plan.Config, [str(run), "--protocol", protocol, *SEARCH])
+        config = parse(plan.Config, [str(run), "--protocol", protocol, *search])
         loaded = saved.load(run)
-        make = plan.policy(loaded.model, registry.build(config.planner), plan.goal_distance(loaded, "temporal"), 0)
+        make = acting.policy(loaded.model, registry.build(config.planner), plan.goal_distance(loaded, "temporal"), 0)
         tasks = envs.pairs(ENV, protocol, PAIRS, 0)
-        won, _, _, _ = plan.carry_out(envs.dynamics(ENV), tasks, make, 5, 25, f"{run.name} {protocol}", 0)
+        won, _, _, _ = acting.carry_out(envs.dynamics(ENV), tasks, make, 5, 50, f"{run.name} {protocol}", 0)
         np.save(kept, won)
+    return np.load(kept)
+
+
+def position_errors(run: Path, data: Path) -> NDArray[np.float64]:
+    """Probed position error in px after ten imagined model steps, of every test clip."""
+    kept = run / "position.npy"
+    if not kept.is_file():
+        config = parse(evaluate.Config, [str(run), "--horizon", "12", "--shown", "0"])
+        errors = evaluate.evaluate(saved.load(run), EpisodeDataset(data), config).right.position
+        assert errors is not None
+        np.save(kept, errors[:, 9])
     return np.load(kept)
 
 
@@ -56,60 +88,72 @@ def tell(name: str, value: float, low: float, high: float, n: int, seeds: tuple[
 
 
 def long(out: Path) -> None:
-    """A longer training: the other room, and position errors at ten model steps."""
+    """A longer training: the other room, and position errors at ten model steps, on episodes no choice was made on."""
+    collected(out, "data", 1200, seed=1)
     heads = trained(out, "long-heads", LONG_HEADS)
     run = trained(out, "long", [*LONG, "--heads-from", str(heads)])
-    won = successes(run, "opposite")
+    won = successes(run, "opposite", SEARCH)
     tell("two_room.opposite.success", float(won.mean()), *wilson(int(won.sum()), PAIRS), PAIRS, (0,))
     config = parse(evaluate.Config, [str(run), "--horizon", "12"])
     found = evaluate.summary(evaluate.evaluate(saved.load(run), EpisodeDataset(out / "data"), config))
     for short in ("shuffled", "copy_last"):
         key = f"evaluate.position_error_ratio_{short}_10"
-        tell(
-            f"position_ratio_{short}_10",
-            found[key],
-            found[f"{key}_low"],
-            found[f"{key}_high"],
-            found["evaluate.n"],
-            (0,),
-        )
+        value, low, high = (found[f"{key}{end}"] for end in ("", "_low", "_high"))
+        tell(f"position_ratio_{short}_10", value, low, high, found["evaluate.n"], (0,))
 
 
 def equal(out: Path) -> None:
-    """What frozen pretraining is worth: three arms at equal updates, the same pairs and three seeds, paired."""
-    wins: dict[str, NDArray[np.float64]] = {}
-    for arm, flags in ARMS.items():
-        heads = trained(out, f"{arm}-heads", [*EQUAL, *flags, "--train.steps", "1", "--train-heads.steps", "1500"])
-        found = [
-            successes(
-                trained(out, f"{arm}-{s}", [*EQUAL, *flags, "--heads-from", str(heads), "--seed", f"{s}"]), "near"
-            )
-            for s in SEEDS
-        ]
-        wins[arm] = np.stack(found).astype(float)  # [seeds, pairs]
-        low, high = interval(wins[arm])
-        tell(f"two_room.{arm}.success", float(wins[arm].mean()), low, high, PAIRS, SEEDS)
-    for arm in ("scratch", "random_encoder"):
-        gap = wins["action_blocks"] - wins[arm]
-        tell(f"two_room.action_blocks_minus_{arm}.success", float(gap.mean()), *interval(gap), PAIRS, SEEDS)
+    """What frozen pretraining is worth: three arms at equal updates, the same pairs and three seeds, paired.
+
+    The heads, which need no actions, learn from all episodes, anew for each seed and encoder; predictors from a few.
+    """
+    collected(out, "few", 400, seed=2)
+    base = out / "random-base"  # the reduction of the random encoder's features
+    if not (base / runs.SUMMARY).is_file():
+        flags = ["--features", str(out / "features"), *ENCODERS["random"], "--train.steps", "1", "--resume"]
+        pretrain.run(parse(pretrain.Config, [str(out / "few"), "--out", str(base), *flags]))
+    ENCODERS["random"] += ["--predictor.name", str(base / "predictor")]
+    for budget in BUDGETS:
+        compare(out, budget, "" if budget == BUDGETS[0] else f"{budget}_episodes.")
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap over seeds and pairs of the mean of values [seeds, pairs]."""
-    rng = np.random.default_rng(0)
+def compare(out: Path, budget: int, prefix: str) -> None:
+    """The three arms with the actions of so many episodes."""
+    found: dict[str, dict[str, NDArray[np.float64]]] = {"success": {}, "position_error_10": {}}
+    for arm, (encoder, flags) in ARMS.items():
+        wins, errors = [], []
+        for seed in SEEDS:
+            seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads.seed", str(seed)]
+            common = [*ENCODERS[encoder], *seeds]
+            heads = trained(out, f"heads-{encoder}-{seed}", [*EQUAL_HEADS, *common], "few")
+            few = [*EQUAL, *common, *flags, "--episodes", str(budget), "--heads-from", str(heads)]
+            run = trained(out, f"{arm}-{budget}-{seed}", few, "few")
+            wins.append(successes(run, "near", EQUAL_SEARCH))
+            errors.append(position_errors(run, out / "few"))
+        found["success"][arm] = np.stack(wins).astype(float)  # [seeds, pairs]
+        found["position_error_10"][arm] = np.stack(errors)  # [seeds, clips]
+    for measure, arms in found.items():
+        for arm, values in arms.items():
+            tell(f"two_room.{prefix}{arm}.{measure}", *interval(values), values.shape[1], SEEDS)
+        for arm in ("scratch", "random_encoder"):
+            gap = arms["action_blocks"] - arms[arm]
+            tell(f"two_room.{prefix}action_blocks_minus_{arm}.{measure}", *interval(gap), gap.shape[1], SEEDS)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean of values [seeds, pairs] and its 95 % interval by a bootstrap over seeds and pairs."""
+    rng, (seeds, pairs) = np.random.default_rng(0), values.shape
     means = [
-        values[np.ix_(rng.integers(len(values), size=len(values)), rng.integers(PAIRS, size=PAIRS))].mean()
-        for _ in range(2000)
+        values[np.ix_(rng.integers(seeds, size=seeds), rng.integers(pairs, size=pairs))].mean() for _ in range(2000)
     ]
     low, high = np.percentile(means, [2.5, 97.5])
-    return min(float(low), float(values.mean())), max(float(high), float(values.mean()))
+    mean = float(values.mean())
+    return mean, min(float(low), mean), max(float(high), mean)
 
 
 STAGES = {"long": long, "equal": equal}
 
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/skeleton")
-    if not (out / "data").exists():
-        collect.collect(collect.Config(out=out / "data", episodes=1200, length=90, seed=1))
     for stage in sys.argv[2:] or STAGES:
         STAGES[stage](out)

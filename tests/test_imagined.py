@@ -179,7 +179,7 @@ def test_a_seed_fixes_the_start_and_the_noise() -> None:
     np.testing.assert_array_equal(follow, play(None))
     assert len({tuple(film[0]) for film in (one, other, follow)}) == 3
     same_start = [env.reset(seed=s, options={"start": 0})[0] for s in (1, 2)]
-    assert np.array_equal(*same_start)
+    assert np.array_equal(same_start[0], same_start[1])
     env.reset(seed=1, options={"start": 0})
     first = env.step(np.zeros(2, np.float32))[0]
     env.reset(seed=2, options={"start": 0})
@@ -272,4 +272,4 @@ def test_the_key_of_a_start_does_not_fix_the_noise_of_its_episodes() -> None:
     for _ in range(2):
         env.reset()
         seen.append(env.step(np.zeros(2, np.float32))[0])
-    assert not np.array_equal(*seen)
+    assert not np.array_equal(seen[0], seen[1])

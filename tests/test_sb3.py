@@ -69,7 +69,7 @@ def test_what_ended_is_told_apart_from_what_was_cut() -> None:
     steps = [envs.step(still) for _ in range(3)]
     assert [step[2].tolist() for step in steps] == [[False] * 2, [False] * 2, [True] * 2]
     assert steps[0][3][0]["TimeLimit.truncated"] is False and steps[2][3][0]["TimeLimit.truncated"] is True
-    np.testing.assert_array_equal(steps[2][3][1]["terminal_observation"], steps[1][0][1])
+    np.testing.assert_array_equal(steps[2][3][1]["terminal_observation"], np.asarray(steps[1][0])[1])
     assert steps[2][3][0]["steps"] == 3 and "terminal_observation" not in steps[1][3][0]
     assert steps[0][1].dtype == np.float32
     solved = bridge(model, points(model, 1), 1, max_steps=3, ends="never", solved=-100.0)

@@ -75,7 +75,7 @@ class Bridge(VecEnv):
     def get_images(self) -> Sequence[Array | None]:
         """What each environment renders."""
         frames = self.envs.render()
-        return [None] * self.num_envs if frames is None else list(frames)
+        return [None] * self.num_envs if frames is None else [np.asarray(frame) for frame in frames]
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """An attribute of the batch, once for each row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.learners.heads import FrameTable, Heads, HeadsLearner
 from worldsim.learners.predictor import Config as LearnerConfig
 from worldsim.learners.predictor import FeatureClips, PredictorLearner
+from worldsim.learners.transitions import Outcomes
 from worldsim.precision import Precision
 from worldsim.protocols import ModelSpec
 from worldsim.registry import Component
@@ -73,6 +74,8 @@ class Config:
     probe: bool = True
     temporal: bool = True
     """Learn a temporal distance, which plans need where the straight way is not the shortest."""
+    rewards: bool = True
+    """Learn the rewards of model steps, and which of them end an episode, where the data has such."""
     heads_from: Path | None = None
     """Take the heads of this finished run instead of training them; it must have the same encoder."""
     features: Path | None = None
@@ -96,8 +99,10 @@ def run(config: Config) -> Path:
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
     dataset, split, base, adapter = made.dataset, made.split, made.base, made.adapter
     encoder = _encoder(config, made, folder)
-    spec = _spec(config, dataset, encoder.grid, encoder.width, encoder.fingerprint)
+    spec = _spec(config, made, encoder.grid, encoder.width, encoder.fingerprint)
     heads = None if config.heads_from is None else saved.load_heads(config.heads_from, spec, encoder)
+    if heads is not None:
+        spec = replace(spec, reward=heads.reward is not None, done=heads.continuation is not None)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
 
     metrics = _train_adapter(config, dataset, split, cached, base, adapter, folder)
@@ -111,7 +116,7 @@ def run(config: Config) -> Path:
 def _check_space(config: Config, made: Prepared) -> None:
     """Raise OSError (ENOSPC) unless checkpoints, weights and, if they are kept there, features fit into the folder."""
     grid, width = made.base.architecture.grid, made.base.width
-    spec = _spec(config, made.dataset, grid, width, "")
+    spec = _spec(config, made, grid, width, "")
     with torch.random.fork_rng(devices=[]):
         probed = len(_probed(made.dataset)) if config.probe else 0
         heads = saved.build_heads(spec, grid, config.pixels, probed, config.temporal)
@@ -133,8 +138,9 @@ def _encoder(config: Config, made: Prepared, folder: Path) -> ReducedEncoder:
     return reduced
 
 
-def _spec(config: Config, dataset: EpisodeDataset, grid: tuple[int, int], width: int, fingerprint: str) -> ModelSpec:
-    schema = dataset.schema
+def _spec(config: Config, made: Prepared, grid: tuple[int, int], width: int, fingerprint: str) -> ModelSpec:
+    schema = made.dataset.schema
+    rewards = config.rewards and schema.reward
     assert schema.image is not None  # as `prepare` made sure
     rows, columns, channels = schema.image
     return ModelSpec(
@@ -150,7 +156,15 @@ def _spec(config: Config, dataset: EpisodeDataset, grid: tuple[int, int], width:
         repeat=schema.action.discrete,
         differentiable=True,
         pixels=config.pixels,
+        reward=rewards,
+        done=rewards and _ends(made.dataset, made.split),
     )
+
+
+def _ends(dataset: EpisodeDataset, split: Split) -> bool:
+    """Whether an episode to train on terminates: without one there is nothing to learn of ends."""
+    done = (dataset.episode(index, video=False).done for index in split.train)
+    return any(part is not None and bool(part.any()) for part in done)
 
 
 def _train_adapter(
@@ -196,6 +210,8 @@ def _train_heads(
 ) -> Heads:
     """Train the heads on the features of the training episodes; they never see a prediction."""
     table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
+    if spec.reward or spec.done:
+        table = replace(table, outcomes=outcomes(dataset, split, cached))
     probed = 0 if table.state is None else table.state.shape[1]
     heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)
     if any(True for _ in heads.parameters()):
@@ -226,6 +242,19 @@ def frame_table(
             assert exact is not None
             state[cached.offsets[episode] : cached.offsets[episode + 1]] = exact[:, columns]
     return FrameTable(cached.features[:, 0], first, lengths, state, np.concatenate(rows), np.concatenate(pictures))
+
+
+def outcomes(dataset: EpisodeDataset, split: Split, cached: FeatureCache) -> Outcomes:
+    """Actions, rewards and ends after every frame of the training episodes; other rows and last frames are 0."""
+    count = int(cached.offsets[-1])
+    action = np.zeros((count, dataset.schema.action.size), np.float32)
+    reward, done = np.zeros(count, np.float32), np.zeros(count, np.bool_)
+    for index in split.train:
+        episode = dataset.episode(index, video=False)
+        assert episode.reward is not None and episode.done is not None
+        rows = slice(cached.offsets[index], cached.offsets[index] + episode.length - 1)
+        action[rows], reward[rows], done[rows] = episode.action, episode.reward, episode.done
+    return Outcomes(action, reward, done)
 
 
 def _probed(dataset: EpisodeDataset) -> tuple[str, ...]:

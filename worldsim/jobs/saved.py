@@ -17,7 +17,7 @@ from worldsim.backbones.reduced import ReducedEncoder, load_reduction
 from worldsim.checkpoint import load_module_tensors, write_tensors
 from worldsim.config import load as load_config
 from worldsim.data.space import full_disk_explained
-from worldsim.heads import pixels, state_probe, temporal_distance
+from worldsim.heads import continuation, pixels, reward, state_probe, temporal_distance
 from worldsim.jobs import parts, paths
 from worldsim.learners.heads import Heads
 from worldsim.models.feature import FeatureModel
@@ -60,14 +60,19 @@ def save(folder: Path, identity: Identity, adapter: nn.Module, heads: Heads) -> 
 
 
 def build_heads(spec: ModelSpec, grid: tuple[int, int], draws: bool, probed: int, temporal: bool) -> Heads:
-    """Untrained heads for this latent: pixels, a probe of `probed` entries (0: none), a temporal distance."""
-    tokens, width = spec.latent
+    """Untrained heads for this latent: pixels, a probe of `probed` entries (0: none), a temporal distance.
+
+    Reward and continuation are there where the spec says that the model predicts them.
+    """
+    (tokens, width), moves = spec.latent, spec.actions_per_step * spec.action.size
     if draws and spec.image is None:
         raise ValueError("pixels are asked for, but the data has no images; use --no-pixels")
     return Heads(
         pixels.build(pixels.Config(), grid, width, spec.image) if draws and spec.image else None,
         state_probe.build(state_probe.Config(), tokens, width, probed) if probed else None,
         temporal_distance.build(temporal_distance.Config(), tokens, width) if temporal else None,
+        reward.build(reward.Config(), tokens, width, moves) if spec.reward else None,
+        continuation.build(continuation.Config(), tokens, width, moves) if spec.done else None,
     )
 
 
@@ -100,7 +105,7 @@ def load(run: str | Path) -> Loaded:
     adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
     load_module_tensors(adapter, weights, "", str(folder / ADAPTER))
     heads = _heads(folder, identity, spec, encoder)
-    model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal)
+    model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation)
     model.requires_grad_(False).eval()
     return Loaded(model, heads, identity, config, folder)
 
@@ -145,7 +150,8 @@ def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
     identity, _ = _read(folder / ADAPTER)
     if identity.encoder != encoder.fingerprint:
         raise ValueError(_another_encoder(folder, identity.encoder, encoder.fingerprint))
-    return _heads(folder, identity, spec, encoder)
+    theirs = dataclasses.replace(spec, reward=identity.spec.reward, done=identity.spec.done)
+    return _heads(folder, identity, theirs, encoder)
 
 
 def _heads(folder: Path, identity: Identity, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:

@@ -39,8 +39,8 @@ def test_an_unknown_kind_names_the_nearest_and_lists_all() -> None:
 @pytest.mark.parametrize(
     ("family", "kind", "role", "legal"),
     [
-        ("backbones", "dino_world", "encoder", ("dinov2",)),
-        ("backbones", "reduced", "encoder", ("dinov2",)),
+        ("backbones", "dino_world", "encoder", ("dinov2", "dinov3", "timm_vit", "vjepa2")),
+        ("backbones", "reduced", "encoder", ("dinov2", "dinov3", "timm_vit", "vjepa2")),
         ("policies", "mpc", "planner", ("cem", "random")),
     ],
 )

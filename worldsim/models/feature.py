@@ -127,6 +127,10 @@ class FeatureModel(nn.Module):
 
     def encode(self, obs: Obs, actions: Tensor, key: Tensor) -> FeatureState:
         """The state after frames [B, k, 1, 3, Y, X], 1 <= k <= K; the actions between them are seen in the frames."""
+        return self.from_latents(*self.see(obs))
+
+    def see(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Latents [B, k, N, D] of the newest frames, at most K, and their times [B, k] in seconds."""
         if obs.video is None:
             raise ValueError("a feature world model needs video, and the observation has none")
         video = obs.video[:, -self.spec.context :]
@@ -135,7 +139,7 @@ class FeatureModel(nn.Module):
                 f"frames have shape [V, C, Y, X] = {tuple(video.shape[2:])}; this world model was trained on "
                 f"{self.spec.image}: resize them, or fine-tune on yours"
             )
-        return self.from_latents(self.encoder.encode(video)[:, :, 0], obs.time[:, -video.shape[1] :])
+        return self.encoder.encode(video)[:, :, 0], obs.time[:, -video.shape[1] :]
 
     def from_latents(self, latents: Tensor, times: Tensor) -> FeatureState:
         """The state after latents [B, k, N, D] at times [B, k] in seconds."""

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.episodes import DataError
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.reader import Episodes
 from worldsim.data.space import check_space, full_disk_explained
+from worldsim.data.workers import decode, default_workers, pieces_of
 from worldsim.files import atomic_write_json
 from worldsim.protocols import FrozenEncoder
 
@@ -37,6 +38,7 @@ class Config:
     batch: int = 256  # frames encoded at a time
     device: str = "cpu"
     dtype: str = "float32"  # that frames are given to the encoder in
+    workers: int | None = None  # processes that decode frames; None: one a spare core
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class FeatureCache:
         return self.features[self.offsets[index] : self.offsets[index + 1]]
 
 
-def cache_features(dataset: EpisodeDataset, encoder: FrozenEncoder, config: Config | None = None) -> FeatureCache:
+def cache_features(dataset: Episodes, encoder: FrozenEncoder, config: Config | None = None) -> FeatureCache:
     """The features of a data set: read if they are there, else computed; a killed run goes on where it stopped.
 
     The folder's name is a hash of the data set, the encoder (its weights, configuration and preprocessing) and the
@@ -90,7 +92,7 @@ def _open(folder: Path, identity: dict[str, Any], offsets: NDArray[np.int64]) ->
 
 
 def _compute(
-    dataset: EpisodeDataset,
+    dataset: Episodes,
     encoder: FrozenEncoder,
     config: Config,
     folder: Path,
@@ -114,7 +116,7 @@ def _compute(
         if done:
             file.truncate(done * frame_bytes)  # less what was appended but not recorded
             file.seek(0, os.SEEK_END)
-        for frames in _batches(dataset, offsets, done, config.batch):
+        for frames in _batches(dataset, done, config):
             values = _encode(encoder, frames, config, tuple(rest), done)
             file.write(values.tobytes())
             file.flush()
@@ -135,16 +137,21 @@ def _progress(folder: Path, identity: dict[str, Any], frame_bytes: int) -> int:
     return progress["frames"] if whole and progress.get("identity") == identity else 0
 
 
-def _batches(dataset: EpisodeDataset, offsets: NDArray[np.int64], first: int, size: int) -> Iterator[NDArray[np.uint8]]:
-    """Frames [size or fewer, V, Y, X, C] of the whole data set from frame `first` on, across episodes."""
+def _batches(dataset: Episodes, first: int, config: Config) -> Iterator[NDArray[np.uint8]]:
+    """Frames [batch or fewer, V, Y, X, C] of the whole data set from frame `first` on, across episodes.
+
+    No more than a few batches are in memory, however long an episode is.
+    """
+    pieces = pieces_of(dataset.lengths, first, config.batch)
+    todo = int(dataset.lengths.sum()) - first
+    workers = default_workers(todo) if config.workers is None else config.workers
     waiting: list[NDArray[np.uint8]] = []
-    episode = int(np.searchsorted(offsets, first, side="right")) - 1
-    for index in range(episode, len(dataset)):
-        waiting.append(dataset.frames(index, first - int(offsets[index]) if index == episode else 0))
-        while sum(map(len, waiting)) >= size:
+    for frames in decode(dataset, pieces, workers):
+        waiting.append(frames)
+        if sum(map(len, waiting)) >= config.batch:
             joined = np.concatenate(waiting)
-            yield joined[:size]
-            waiting = [joined[size:]]
+            yield joined[: config.batch]
+            waiting = [joined[config.batch :]]
     if sum(map(len, waiting)):
         yield np.concatenate(waiting)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldsim.data.cache import FeatureCache
 from worldsim.data.episodes import DataError
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.reader import Episodes
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class ClipReader:
 
     def __init__(
         self,
-        dataset: EpisodeDataset,
+        dataset: Episodes,
         episodes: Sequence[int],
         config: Config,
         features: FeatureCache | None = None,

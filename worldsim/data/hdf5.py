@@ -47,7 +47,7 @@ class Hdf5:
             if not self.path.is_file():
                 raise FileNotFoundError(f"{self.path} is missing; {REMEDY}")
             try:
-                self._open[os.getpid()] = h5py.File(self.path, "r", locking=False)
+                self._open[os.getpid()] = h5py.File(self.path, "r")
             except OSError as error:
                 raise DataError(f"{self.path} is damaged or was not closed by its writer: {error}; {REMEDY}") from error
         return self._open[os.getpid()]

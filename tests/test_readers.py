@@ -1,0 +1,117 @@
+"""Sets of other formats are read on the action clock, and written as LeRobot v3.0."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from tests.foreign_sets import LENGTHS, film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
+from worldsim.data import open_dataset
+from worldsim.data.opening import find_damage
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import data as job
+from worldsim.protocols import ActionSpec
+
+
+def test_films_beside_csv_are_episodes_in_natural_order(tmp_path: Path) -> None:
+    dataset = open_dataset(write_movies(tmp_path / "films"))
+    assert dataset.lengths.tolist() == list(LENGTHS) and dataset.schema.fps == 10
+    assert dataset.schema.image == (24, 32, 3) and dataset.schema.state == ("x",)
+    for i, length in enumerate(LENGTHS):
+        episode, table = dataset.episode(i), rows(length, i)
+        due = np.stack([table["action_0"], table["action_1"]], 1).astype(np.float32)[:-1]
+        assert np.allclose(episode.action, due) and episode.task == "reach"
+        assert episode.video is not None and np.abs(episode.video[:, 0].astype(int) - film(length, i)).max() <= 2
+
+
+def test_one_table_serves_all_films_and_folders_are_cameras(tmp_path: Path) -> None:
+    parts = []
+    for i, length in enumerate(LENGTHS[:2]):
+        for v, camera in enumerate(("front", "wrist")):
+            write_film(tmp_path / camera / f"e{i}.mp4", film(length, 10 * v + i, ((24, 32), (12, 16))[v]))
+        parts.append(rows(length - 1, i).append_column("episode", pa.array([f"e{i}"] * (length - 1))))
+    pq.write_table(pa.concat_tables(parts).drop_columns(["state_x"]), tmp_path / "actions.parquet")
+    with pytest.raises(ValueError, match=r"12 x 16 where 24 x 32 is due .*--size 24 32.*--camera"):
+        open_dataset(tmp_path)
+    both = open_dataset(tmp_path, size=(12, 16))
+    assert both.frames(1).shape == (4, 2, 12, 16, 3) and both.schema.state is None
+    wrist = open_dataset(tmp_path, camera="wrist")
+    assert np.abs(wrist.frames(0)[:, 0].astype(int) - film(6, 10, (12, 16))).max() <= 2
+    assert len({both.fingerprint, wrist.fingerprint}) == 2
+
+
+def test_stable_worldmodel_actions_lead_from_their_frame_and_rewards_to_theirs(tmp_path: Path) -> None:
+    file = write_stable_worldmodel(tmp_path / "set.h5")
+    dataset = open_dataset(file, fps=5)
+    with h5py.File(file) as stored:
+        action, pixels = np.asarray(stored["action"]), np.asarray(stored["pixels"])
+    for i, first in enumerate((0, 6, 10)):
+        episode = dataset.episode(i)
+        assert np.array_equal(episode.action, action[first : first + LENGTHS[i] - 1])
+        assert episode.reward is not None and episode.reward.tolist() == list(range(first + 1, first + LENGTHS[i]))
+        assert episode.video is not None and np.array_equal(episode.video[:, 0], pixels[first : first + LENGTHS[i]])
+    assert dataset.schema.cameras == ("observation.images.front",), "the goal is no camera"
+    assert dataset.schema.state == ("proprio_0", "proprio_1", "proprio_2") and dataset.schema.fps == 5
+
+
+def test_an_older_recording_whose_actions_led_to_their_frame_is_shifted(tmp_path: Path) -> None:
+    file = write_stable_worldmodel(tmp_path / "set.h5")
+    with h5py.File(file, "r+") as stored:
+        values = np.asarray(stored["action"])
+        for first, length in zip((0, 6, 10), LENGTHS, strict=True):
+            values[first : first + length] = np.roll(values[first : first + length], 1, axis=0)
+        stored["action"][:] = values
+    assert np.array_equal(open_dataset(file, fps=5).episode(1).action, values[7:10])
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_minari_pictures_are_cameras_and_numbers_state(tmp_path: Path, jpeg: bool) -> None:
+    dataset = open_dataset(write_minari(tmp_path / "set", jpeg), fps=4)
+    assert dataset.schema.action == ActionSpec((0.0,) * 3, (1.0,) * 3, True)
+    assert dataset.schema.state == ("place_0", "place_1") and dataset.schema.cameras == ("observation.images.rgb",)
+    episode = dataset.episode(0)
+    assert episode.action.argmax(1).tolist() == [0, 1, 2, 0, 1] and episode.done is not None and episode.done[-1]
+    assert episode.video is not None and len(episode.video) == 6 and episode.video.std() > 20
+    assert dataset.source.env == "ours/reach-v0"
+
+
+def test_a_minari_name_is_looked_for_where_minari_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    write_minari(tmp_path / "ours/reach-v0")
+    assert len(open_dataset("minari:ours/reach-v0", fps=4)) == 3
+    with pytest.raises(FileNotFoundError, match=r"minari download other/set-v0"):
+        open_dataset("minari:other/set-v0")
+    with pytest.raises(ValueError, match="leads out of the data set"):
+        open_dataset("minari:../../etc")
+
+
+def test_a_rate_that_is_not_told_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        open_dataset(write_stable_worldmodel(tmp_path / "set.h5"))
+    assert "10 frames a second are assumed; --fps" in caplog.text
+
+
+@pytest.mark.parametrize("write", [write_movies, write_minari, lambda path: write_stable_worldmodel(path)])
+def test_what_convert_writes_reads_as_what_it_read(tmp_path: Path, write) -> None:  # noqa: ANN001
+    source = write(tmp_path / "set.h5")
+    job.run(job.Config("convert", str(source), tmp_path / "out", fps=10))
+    before, after = open_dataset(source, fps=10), EpisodeDataset(tmp_path / "out")
+    assert after.lengths.tolist() == before.lengths.tolist() and after.schema == before.schema
+    for i in range(3):
+        a, b = before.episode(i), after.episode(i)
+        assert np.array_equal(a.action, b.action) and a.task == b.task
+        assert a.video is not None and b.video is not None and np.abs(a.video.astype(int) - b.video).max() <= 2
+    assert find_damage(after) == ()
+
+
+def test_inspect_tells_episodes_rate_cameras_and_ranges(tmp_path: Path) -> None:
+    text = job.inspect(job.Config("inspect", str(write_movies(tmp_path / "films"))))
+    for part in ("3, of 4 to 6 frames", "observation.images.front; images 24 x 32", "action_1", "reach (3)", "MiB"):
+        assert part in text

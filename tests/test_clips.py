@@ -74,7 +74,7 @@ def test_a_split_leaves_every_part_that_is_asked_for_an_episode() -> None:
 
 def test_a_short_episode_is_named_with_its_length_the_need_and_the_remedy() -> None:
     lengths = np.array([20, 8, 7])
-    with pytest.raises(DataError, match=r"episode 1 has 8 frames \(2 of 3.*needs 9; use fewer frames.*short=skip"):
+    with pytest.raises(DataError, match=r"episode 1 has 8 frames \(2 of 3.*needs 9; use fewer frames.*--short skip"):
         clip_index(lengths, (0, 1, 2), CONFIG)
 
 

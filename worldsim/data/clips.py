@@ -96,7 +96,7 @@ def clip_index(lengths: NDArray[np.int64], episodes: Sequence[int], config: Conf
         least = short[0]
         raise DataError(
             f"episode {least} has {lengths[least]} frames ({len(short)} of {len(episodes)} episodes are too short), "
-            f"{remedy}, or skip them (short=skip)"
+            f"{remedy}, or skip them (--short skip)"
         )
     if len(short) == len(episodes):
         raise DataError(f"none of the {len(episodes)} episodes is long enough: {remedy}")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,18 @@ log = logging.getLogger(__name__)
 
 FIXED = (
     *("data", "camera", "encoder", "predictor", "adapter", "fit_reduction", "reduction", "frames", "context"),
-    *("actions_per_step", "episodes", "batch", "learner", "heads", "heads_from", "dtype", "seed", "split_seed"),
+    *(
+        "actions_per_step",
+        "short",
+        "episodes",
+        "batch",
+        "learner",
+        "heads",
+        "heads_from",
+        "dtype",
+        "seed",
+        "split_seed",
+    ),
 )
 """The settings that a resumed run may not change."""
 
@@ -63,6 +74,8 @@ class Config:
     """K, the most frames the predictor sees, imagined ones included; at most T - 1 is trained."""
     actions_per_step: int = 5
     """n, environment actions a model step."""
+    short: Literal["error", "skip"] = "error"
+    """What to do with an episode that is shorter than a clip, as those may be that terminate."""
     episodes: int | None = None
     """Train on so many of the training episodes only; None: all."""
     batch: int = 64
@@ -177,7 +190,7 @@ def _train_adapter(
     folder: Path,
 ) -> Mapping[str, Any]:
     """Train the adapter on clips of cached features; warn if it does not react to actions."""
-    clip = ClipConfig(config.frames, config.actions_per_step)
+    clip = ClipConfig(config.frames, config.actions_per_step, config.short)
     reader = ClipReader(dataset, split.train, clip, cached)
     unseen = ClipReader(dataset, split.val, clip, cached)
     count = min(256, unseen.count)

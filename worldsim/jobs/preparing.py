@@ -43,7 +43,7 @@ def prepare(config: Config) -> Prepared:
     dataset = EpisodeDataset(config.data, config.camera)
     _check_cameras(config, dataset)
     split = training_split(config, dataset)
-    clip = ClipConfig(config.frames, config.actions_per_step)
+    clip = ClipConfig(config.frames, config.actions_per_step, config.short)
     for episodes in (split.train, split.val):
         clip_index(dataset.lengths, episodes, clip)
     bare = registry.build(config.encoder)

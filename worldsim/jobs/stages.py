@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, cast
@@ -73,14 +74,19 @@ def make_stage(troupe: Troupe) -> Stage:
     """The environments of a troupe: ours as a native batch, any other registered one through Gymnasium."""
     if troupe.env in envs.ids():
         return Scripted(troupe)
+    module, _, name = troupe.env.rpartition(":")
     try:
-        gym.spec(troupe.env)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+        if module:
+            importlib.import_module(module)  # which registers its environments
+        gym.spec(name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{troupe.env} needs the package {error.name}, which is not installed") from error
+    except gym.error.Error as error:
         known = (*envs.ids(), *gym.registry)
         near = difflib.get_close_matches(troupe.env, known, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown environment {troupe.env!r}, the nearest is {near!r}; an environment of another package is named "
-            "MODULE:ID, and the package must be installed"
+            "MODULE:ID (such as ale_py:ALE/Pong-v5), and the package must be installed"
         ) from error
     try:
         return Generic(troupe)
@@ -144,7 +150,8 @@ class Generic:
         self._begun = False
         spec = action_spec(self._envs.single_action_space, troupe.env)
         self._wander = wanderer(spec, troupe.n, np.random.default_rng((troupe.seed, 1)))
-        space = self._envs.single_observation_space
+        actions, space = self._envs.single_action_space, self._envs.single_observation_space
+        self._first = int(actions.start) if isinstance(actions, gym.spaces.Discrete) else 0
         size = space.shape[0] if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 else None
         self._vector = size is not None
         image = self._look(self._envs.reset(seed=troupe.seed)[0]).image.shape[1:]
@@ -161,7 +168,7 @@ class Generic:
 
     def step(self) -> Step:
         action = self._wander()
-        given = action.argmax(1) if self.schema.action.discrete else self._given(action)
+        given = action.argmax(1) + self._first if self.schema.action.discrete else self._given(action)
         seen, reward, terminated, truncated, _ = self._envs.step(given)
         return Step(action, self._look(seen), reward.astype(np.float32), terminated, terminated | truncated)
 

@@ -88,8 +88,8 @@ class _World:
         }
 
 
-def _spaces(dynamics: Dynamics) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    image = gym.spaces.Box(0, 255, (dynamics.size, dynamics.size, 3), np.uint8)
+def _spaces(dynamics: Dynamics) -> tuple[gym.Space[Image], gym.Space[Array]]:
+    image: gym.Space[Image] = gym.spaces.Box(0, 255, (dynamics.size, dynamics.size, 3), np.uint8)
     return image, gym.spaces.Box(np.array(dynamics.low, np.float32), np.array(dynamics.high, np.float32))
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from worldsim.envs import real
 from worldsim.envs.entry import Entry
 from worldsim.envs.point_maze_entry import POINT_MAZE_ENTRY
+from worldsim.envs.push_t_entry import PUSH_T_ENTRY
 from worldsim.envs.two_room_entry import TWO_ROOM_ENTRY
 
-ENTRIES: dict[str, Entry] = {entry.id: entry for entry in (TWO_ROOM_ENTRY, POINT_MAZE_ENTRY)}
+ENTRIES: dict[str, Entry] = {entry.id: entry for entry in (TWO_ROOM_ENTRY, POINT_MAZE_ENTRY, PUSH_T_ENTRY)}
 
 
 def entry(env_id: str, variation: Iterable[str] = ()) -> Entry:

@@ -118,7 +118,7 @@ def _act(switch: tuple[float, float]) -> Callable[[Pusher, Array, np.random.Gene
         over = (memory.patience <= 0) | (memory.pushing & (memory.left <= 0))
         memory = _chosen(over, _plan(state, wandering, rng), memory)
         contact = memory.spot + memory.normal * (state[:, 10] + STAND_OFF)[:, None]
-        stage = state[:, 4:6] + _world(state, contact)
+        stage = state[:, 4:6] + _world(state, contact.astype(np.float32))
         begins = ~memory.pushing & (np.linalg.norm(agent - stage, axis=1) < CLOSE)
         inwards = np.stack(turned(memory.tilt, -memory.normal[:, 0], -memory.normal[:, 1]), axis=1)
         heading = np.where(begins[:, None], _world(state, inwards.astype(np.float32)), memory.heading)

@@ -146,10 +146,10 @@ class CausalViT(nn.Module):
         if frames > built.frames:
             raise ValueError(
                 f"a window of {frames} frames is given, but this DINO-WM has positions for {built.frames}: give "
-                f"--adapter.config.frames {frames}, or clips of at most {built.frames + 1} frames"
+                f"--adapter.frames {frames}, or clips of at most {built.frames + 1} frames"
             )
         if tokens != built.tokens:
             raise ValueError(
                 f"a frame has {tokens} tokens, but this DINO-WM has positions for {built.tokens}: give "
-                f"--adapter.config.tokens {tokens}"
+                f"--adapter.tokens {tokens}"
             )

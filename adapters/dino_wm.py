@@ -16,13 +16,13 @@ from worldsim.protocols import ActionSpec, FrozenPredictor, Inject
 class Config:
     """The predictor; what is not said here is as in the paper, which trains it with `--learner.lr 5e-4`."""
 
-    kind: Literal["concat", "adaln"] = "concat"
+    conditioning: Literal["concat", "adaln"] = "concat"
     """Actions are put beside each token, or shift, scale and gate every block."""
     frames: int = 4
     """Of a window: at least the frames of a clip but the last. The paper has 3."""
     tokens: int | None = None
     """N, of a frame; None: those of the predictor's grid."""
-    action: int = 10
+    action_width: int = 10
     """The width of an embedded action."""
     hidden: int = 384
     """D' of the trunk of `adaln`; that of `concat` is as wide as a token and an embedded action."""
@@ -53,13 +53,13 @@ class DinoWM(nn.Module):
 
     def __init__(self, config: Config, base: FrozenPredictor, action: ActionSpec, actions_per_step: int) -> None:
         super().__init__()
-        if config.kind not in ("concat", "adaln"):
-            raise ValueError(f"kind is {config.kind!r}: give 'concat' or 'adaln'")
+        if config.conditioning not in ("concat", "adaln"):
+            raise ValueError(f"conditioning is {config.conditioning!r}: give 'concat' or 'adaln'")
         rows, columns = (config.tokens, 1) if config.tokens else cast(Placed, base).architecture.grid
         sizes = (config.hidden, config.depth, config.heads, config.head, config.mlp)
-        shape = (base.width, rows * columns, config.frames, config.kind, config.action)
+        shape = (base.width, rows * columns, config.frames, config.conditioning, config.action_width)
         self.network = CausalViT(Architecture(*shape, *sizes, config.dropout))
-        self.embed = nn.Linear(actions_per_step * action.size, config.action)
+        self.embed = nn.Linear(actions_per_step * action.size, config.action_width)
         low, high = torch.tensor(action.low), torch.tensor(action.high)
         bounded = (high - low).isfinite() & torch.tensor(not action.discrete)
         self.register_buffer("mean", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)

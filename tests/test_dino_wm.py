@@ -15,7 +15,7 @@ from worldsim.adapters.dino_wm import DinoWM
 from worldsim.contracts.adapter import check_adapter
 from worldsim.protocols import ActionSpec
 
-SMALL = dino_wm.Config(depth=2, heads=2, head=8, mlp=16, hidden=12, action=5)
+SMALL = dino_wm.Config(depth=2, heads=2, head=8, mlp=16, hidden=12, action_width=5)
 kinds = pytest.mark.parametrize("kind", ["concat", "adaln"])
 
 
@@ -23,7 +23,7 @@ def small(kind: str, trained: bool = True, action: ActionSpec = ACTION) -> DinoW
     """A small DINO-WM; trained: with random weights that move every prediction."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        adapter = dino_wm.build(replace(SMALL, kind=kind), small_predictor(), action, PER_STEP)  # pyright: ignore[reportArgumentType]
+        adapter = dino_wm.build(replace(SMALL, conditioning=kind), small_predictor(), action, PER_STEP)  # pyright: ignore[reportArgumentType]
     if trained:
         shake(adapter, 3)
     return adapter.eval()
@@ -112,9 +112,9 @@ def test_a_shorter_window_takes_the_first_positions() -> None:
 def test_windows_and_frames_it_was_not_built_for_name_the_setting() -> None:
     adapter, base = small("concat"), small_predictor()
     features, times, action = clips(frames=6)
-    with pytest.raises(ValueError, match="window of 5 frames.*positions for 4.*--adapter.config.frames 5"):
+    with pytest.raises(ValueError, match="window of 5 frames.*positions for 4.*--adapter.frames 5"):
         adapter.predict(base, features[:, :-1], times, action)
-    with pytest.raises(ValueError, match="3 tokens.*positions for 4.*--adapter.config.tokens 3"):
+    with pytest.raises(ValueError, match="3 tokens.*positions for 4.*--adapter.tokens 3"):
         adapter.predict(base, features[:, :3, :3], times[:, :4], action[:, :3])
-    with pytest.raises(ValueError, match="kind is 'film': give 'concat' or 'adaln'"):
+    with pytest.raises(ValueError, match="conditioning is 'film': give 'concat' or 'adaln'"):
         small("film")

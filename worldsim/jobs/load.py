@@ -7,8 +7,9 @@ from pathlib import Path
 
 from worldsim.jobs.saved import load as load_run
 from worldsim.models.feature import FeatureModel
+from worldsim.models.window import WindowModel
 
 
-def load(run: str | PathLike[str]) -> FeatureModel:
+def load(run: str | PathLike[str]) -> FeatureModel | WindowModel:
     """The world model that a `finetune` or `quickstart` run trained, a `protocols.WorldModel`."""
     return load_run(Path(run)).model

@@ -21,6 +21,7 @@ from worldsim.heads import continuation, pixels, reward, state_probe, temporal_d
 from worldsim.jobs import parts, paths
 from worldsim.learners.heads import Heads
 from worldsim.models.feature import FeatureModel
+from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Identity:
 class Loaded:
     """A world model and what it was made of."""
 
-    model: FeatureModel
+    model: FeatureModel | WindowModel
     heads: Heads
     identity: Identity
     config: finetune.Config
@@ -107,7 +108,8 @@ def load(run: str | Path) -> Loaded:
     heads = _heads(folder, identity, spec, encoder)
     model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation)
     model.requires_grad_(False).eval()
-    return Loaded(model, heads, identity, config, folder)
+    cached = isinstance(adapter.trunk(base), dino_world.DinoWorld)  # other trunks keep no keys and values
+    return Loaded(model if cached else WindowModel(model).eval(), heads, identity, config, folder)
 
 
 def check_heads(run: Path, config: finetune.Config, dataset: str, encoder: str, fits: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from worldsim import envs, registry
 from worldsim.config import component
-from worldsim.jobs import devices, pages, runs, saved
+from worldsim.jobs import devices, pages, plan_images, runs, saved
 from worldsim.jobs.acting import Spent, baselines, carry_out, policy, seconds_alone
 from worldsim.jobs.measures import wilson
 from worldsim.jobs.results import PlanFilm, PlanResult, PlanRow
@@ -31,10 +33,17 @@ Distance = Literal["temporal", "raw", "probe"]
 
 @dataclass(frozen=True)
 class Config:
-    """Carry out plans on fixed held-out pairs of start and goal, which no episode of any data set shares."""
+    """Carry out plans on fixed held-out pairs of start and goal, which no episode of any data set shares.
+
+    With `--obs` and `--goal` no environment is needed: one plan is made from pictures, printed as JSON and drawn.
+    """
 
     run: tyro.conf.Positional[Path]
     """The folder of a finished finetune or quickstart run."""
+    obs: tuple[Path, ...] = ()
+    """Pictures of what was seen, oldest first and a model step apart, the last one now: plan from them alone."""
+    goal: Path | None = None
+    """The picture of the goal of that plan."""
     env: str = "worldsim/TwoRoom-v0"
     protocol: str = "near"
     """Which held-out pairs: near (25 steps ahead on a held-out trajectory) or opposite (in opposite rooms)."""
@@ -52,7 +61,7 @@ class Config:
     batch: int = 25
     """Episodes side by side, decided in one call."""
     out: Path | None = None
-    """None: in the run folder, under plan-PROTOCOL, followed by what varies."""
+    """None: in the run folder, under plan-pictures or plan-PROTOCOL, followed by what varies."""
     seed: int = 0
     device: str = "cpu"
     """Of the world model; environments and baselines stay on the CPU."""
@@ -62,6 +71,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
+        if bool(self.obs) != (self.goal is not None):
+            raise ValueError("a plan from pictures needs both: --obs NOW.png --goal GOAL.png")
         for name in ("pairs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
@@ -71,6 +82,8 @@ def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
     devices.find(config.device)
     loaded = saved.load(config.run)
+    if config.goal is not None:
+        return _from_pictures(loaded, config, config.goal)
     out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config)))
     runs.check_new(out, config.overwrite)
     result = plan(loaded, config)
@@ -79,6 +92,30 @@ def run(config: Config) -> Path:
     pages.write_plan_report(result, folder / "report.html")
     for row in result.rows:
         log.info("%-24s %.2f [%.2f, %.2f] of %d", row.name, row.success, row.low, row.high, row.n)
+    return folder
+
+
+def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path) -> Path:
+    """Plan once from pictures; print the plan, write summary.json, plan.png and report.html; returns their folder."""
+    out = config.out or config.run / "plan-pictures"
+    runs.check_new(out, config.overwrite)
+    device = devices.find(config.device)
+    loaded.model.to(device)
+    loaded.heads.to(device)
+    running = plan_images.Running(device, resolve(config.dtype, config.device), config.seed)
+    distance, planner = goal_distance(loaded, config.distance), registry.build(config.planner)
+    made = plan_images.plan_pictures(loaded.model, planner, distance, config.obs, goal, running)
+    if made.distance[-1] >= made.distance[0]:
+        log.warning(
+            "the plan is not expected to come nearer to the goal (distance %.4g now, %.4g after it): the goal may be "
+            "reached, unlike the training, or beyond --planner.horizon",
+            *made.distance[[0, -1]],
+        )
+    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    values = plan_images.as_json(made, loaded.model.spec)
+    runs.write_summary(folder, values)
+    plan_images.write(made, loaded.model.spec, folder)
+    sys.stdout.write(json.dumps(values) + "\n")  # for programs: all else goes to the log
     return folder
 
 

@@ -1,0 +1,59 @@
+"""Smoke runs on environments that are not ours: CarRacing, an Atari game, a MuJoCo task; collect, finetune, evaluate.
+
+Each goes through the jobs as a user would, briefly, and then takes steps in its imagination. A row of
+docs/results/gymnasium.jsonl for each: the held-out feature error of shuffled actions over that of the right ones, one
+model step ahead. Needs `pip install 'worldsim-models[gym-extra]'`; MuJoCo draws with MUJOCO_GL=egl (taken here) or
+osmesa.  python scripts/smoke_gymnasium.py [FOLDER [NAME ...]]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import numpy as np  # noqa: E402
+
+import worldsim  # noqa: E402
+from worldsim.cli import main  # noqa: E402
+from worldsim.envs.imagined import Config  # noqa: E402
+from worldsim.jobs import imagining, runs  # noqa: E402
+
+ENVS = {"car_racing": "CarRacing-v3", "pong": "ale_py:ALE/Pong-v5", "pendulum": "InvertedPendulum-v5"}
+COLLECT = "--behaviour random --episodes 12 --length 26 --num-envs 2 --size 64"
+TUNE = "--frames 3 --context 2 --actions-per-step 2 --batch 8 --train.steps 30 --train-heads.steps 30 --short skip"
+ROW = "evaluate.feature_error_ratio_shuffled_1"
+
+
+def job(*words: str) -> None:
+    """A command of the command line; stops the script if it fails."""
+    if code := main(words):
+        sys.exit(code)
+
+
+def smoke(name: str, folder: Path) -> None:
+    """One environment, all the way."""
+    data, run = str(folder / name / "data"), str(folder / name / "run")
+    job("collect", "--env", ENVS[name], "--out", data, *COLLECT.split())
+    job("finetune", data, "--out", run, *TUNE.split())
+    job("evaluate", run, "--horizon", "4", "--shown", "2")
+    env = imagining.make_env(worldsim.load(run), data, None, Config("pixels", max_steps=5), 8)
+    shown, _ = env.reset(seed=0)
+    seen, reward, *_ = env.step(env.action_space.sample())
+    if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
+        sys.exit(f"{ENVS[name]} imagines {seen.shape} with reward {reward}")
+    values = json.loads((Path(run) / "evaluate" / "summary.json").read_text())
+    numbers = [values[key] for key in (ROW, f"{ROW}_low", f"{ROW}_high")]
+    print(name, *numbers)
+    command = f"python scripts/smoke_gymnasium.py FOLDER {name}"
+    runs.append_result("gymnasium", f"{name}.shuffled_over_right_1", *numbers, values["evaluate.clips"], (0,), command)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
+    for chosen in sys.argv[2:] or ENVS:
+        smoke(chosen, place)

@@ -1,0 +1,64 @@
+"""From a run and its data set to an environment in one call; starts are real, goals are pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+
+import worldsim
+from tests.small_run import tune_small
+from tests.small_set import collect_small
+from worldsim.data import open_dataset
+from worldsim.data.cache import to_video
+from worldsim.envs.imagined import Config
+from worldsim.jobs.imagining import goal_of, make_env, make_vector_env, real_starts
+from worldsim.objectives import MissingPrediction
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imagining")
+    return tune_small(collect_small(folder / "data"), folder)
+
+
+def test_one_call_makes_an_environment_of_a_run_and_its_data(run: Path) -> None:
+    model, data = worldsim.load(run), run.parent / "data"
+    dataset = open_dataset(data)
+    goal = goal_of(model, dataset.frames(0)[-1, 0])
+    env = make_env(model, data, goal, Config("pixels", max_steps=2), 5, render_mode="rgb_array")
+    shown, info = env.reset(seed=0)
+    assert shown.shape == (64, 64, 3) and 0 <= info["start"] < 5
+    outcomes = [env.step(env.action_space.sample()) for _ in range(2)]
+    assert [o[3] for o in outcomes] == [False, True] and all(o[1] < 0 for o in outcomes)
+    envs = make_vector_env(model, str(data), 3, goal, starts=5, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert envs.reset(seed=1)[0].shape == (3, np.prod(model.spec.latent))
+    with pytest.raises(MissingPrediction, match="needs reward"):
+        make_env(model, data)
+
+
+def test_starts_are_frames_of_the_data_a_model_step_apart_with_the_actions_between(run: Path) -> None:
+    model, dataset = worldsim.load(run), open_dataset(run.parent / "data")
+    starts = real_starts(model, run.parent / "data", 6, seed=2)
+    assert starts.obs.video is not None and starts.obs.video.shape == (6, 2, 1, 3, 64, 64)
+    assert starts.actions.shape == (6, 1, 5, 2)
+    films = [to_video(torch.from_numpy(dataset.frames(i))) for i in range(len(dataset))]
+    for row, (video, action) in enumerate(zip(starts.obs.video, starts.actions, strict=True)):
+        t = round(float(starts.obs.time[row, 0]) * dataset.schema.fps)
+        found = [i for i, film in enumerate(films) if torch.allclose(film[t : t + 6 : 5], video, atol=1e-5)]
+        assert any(np.allclose(dataset.episode(i, video=False).action[t : t + 5], action[0]) for i in found)
+        assert t + 10 < dataset.lengths[found[0]]
+    again = real_starts(model, run.parent / "data", 6, seed=2).obs.video
+    assert again is not None and torch.equal(again, starts.obs.video)
+    with pytest.raises(ValueError, match="starts is 0"):
+        real_starts(model, run.parent / "data", 0)
+
+
+def test_a_goal_of_another_size_is_refused(run: Path) -> None:
+    model = worldsim.load(run)
+    with pytest.raises(ValueError, match=r"uint8 \[1, 32, 32, 3\].*\(64, 64, 3\)"):
+        goal_of(model, np.zeros((32, 32, 3), np.uint8))
+    assert goal_of(model, np.zeros((4, 64, 64, 3), np.uint8)).goal.shape[0] == 4

@@ -1,0 +1,96 @@
+"""From a world model and a data set to an environment that imagines: one call, see docs/imagined_envs.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from worldsim import keys
+from worldsim.data import open_dataset
+from worldsim.data.cache import to_video
+from worldsim.data.clips import ClipReader
+from worldsim.data.clips import Config as ClipConfig
+from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
+from worldsim.jobs import held_out
+from worldsim.objectives import GoalObjective
+from worldsim.protocols import Objective, Obs, WorldModel
+
+
+def make_env(
+    model: WorldModel[Any],
+    data: str | Path,
+    reward: Objective | None = None,
+    config: Config | None = None,
+    starts: int = 64,
+    seed: int = 0,
+    render_mode: str | None = None,
+) -> WorldModelEnv:
+    """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
+
+    Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
+    """
+    return WorldModelEnv(model, real_starts(model, data, starts, seed), reward, config, render_mode)
+
+
+def make_vector_env(
+    model: WorldModel[Any],
+    data: str | Path,
+    num_envs: int,
+    reward: Objective | None = None,
+    config: Config | None = None,
+    starts: int = 64,
+    seed: int = 0,
+    render_mode: str | None = None,
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+) -> WorldModelVectorEnv:
+    """As `make_env`, many episodes in one batch; stable-baselines3 needs `AutoresetMode.SAME_STEP`."""
+    begun = real_starts(model, data, starts, seed)
+    return WorldModelVectorEnv(model, begun, num_envs, reward, config, render_mode, autoreset_mode)
+
+
+def real_starts(model: WorldModel[Any], data: str | Path, count: int = 64, seed: int = 0) -> Starts:
+    """`count` places in the episodes of a data set, with up to K frames before each; none is the end of an episode.
+
+    There are fewer frames where half of the episodes are too short for K, and fewer places where all are taken. All are
+    encoded in one call and kept while the environment lives, so their number is a matter of memory.
+    """
+    if count < 1:
+        raise ValueError(f"starts is {count}, it must be 1 or more")
+    dataset, spec = open_dataset(Path(data)), model.spec
+    held_out.check_data(spec, dataset)
+    half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])
+    frames = max(1, min(spec.context, (half - 1) // spec.actions_per_step))
+    clip = ClipConfig(frames + 1, spec.actions_per_step, "skip")  # a step more, so that the world goes on
+    reader = ClipReader(dataset, range(len(dataset)), clip, video=True)
+    rows = np.random.default_rng(seed).permutation(reader.count)[:count]
+    clips = reader.take(np.sort(rows))
+    assert clips.video is not None
+    video = clips.video[:, :frames].float() / 127.5 - 1
+    state = None if clips.state is None or spec.proprioception is None else clips.state[:, :frames]
+    return Starts(Obs(video, state, clips.time[:, :frames]), clips.action[:, : frames - 1])
+
+
+def goal_of(model: WorldModel[Any], picture: NDArray[np.uint8]) -> GoalObjective:
+    """The reward of coming near to what a picture shows, uint8 [Y, X, 3], or [M, Y, X, 3] with one for each start.
+
+    It is minus `model.distance`. Raises ValueError if the picture has another size than those of the training.
+    """
+    pictures, image = np.atleast_1d(picture), model.spec.image
+    pictures = pictures[None] if pictures.ndim == 3 else pictures
+    due = None if image is None else (image[2], image[3], image[1])
+    if image is None or image[0] != 1 or pictures.shape[1:] != due or pictures.dtype != np.uint8:
+        raise ValueError(
+            f"the goal is {pictures.dtype} {list(pictures.shape)}; this world model was trained on frames [V, C, Y, X] "
+            f"= {image}: give uint8 pictures [Y, X, C] = {due} of one camera"
+        )
+    video = to_video(torch.from_numpy(pictures))[:, None, None]
+    count, n = len(pictures), model.spec.actions_per_step
+    obs = Obs(video, None, torch.zeros(count, 1))
+    with torch.no_grad():
+        state = model.encode(obs, torch.zeros(count, 0, n, model.spec.action.size), keys.rows(0, count))
+    return GoalObjective(model.latent(state), model.distance)

@@ -1,0 +1,176 @@
+"""Planning without an environment: from pictures of now and of the goal to actions and the film of what they should do.
+
+`worldsim plan RUN --obs now.png --goal goal.png` is this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from worldsim import keys
+from worldsim.data.cache import to_video
+from worldsim.files import replacing
+from worldsim.objectives import GoalObjective
+from worldsim.protocols import ModelSpec, Obs, Planner, WorldModel
+from worldsim.report.html import write_report
+from worldsim.report.records import Figure, Film, Item, Report, Section, Table
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+Picture = NDArray[np.uint8]
+GAP, TALL = 4, 160  # pixels between pictures of a strip, and the height it is enlarged to at the least
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where and in which precision a model plans, and the seed of the search."""
+
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+
+
+@dataclass(frozen=True)
+class PicturePlan:
+    """A plan of H model steps and what the model expects of it."""
+
+    obs: Picture  # [k, Y, X, 3], what was seen
+    goal: Picture  # [Y, X, 3]
+    actions: NDArray[np.float32]  # [H, n, A]
+    imagined: Picture | None  # [H, Y, X, 3]; None if the model does not draw
+    distance: NDArray[np.float64]  # [H + 1] to the goal: now and after each step
+    model_calls: int
+
+
+def plan_pictures(
+    model: WorldModel[Any], planner: Planner, distance: Distance, obs: tuple[Path, ...], goal: Path, running: Running
+) -> PicturePlan:
+    """A plan from the frames in `obs`, oldest first and a model step apart, towards the picture `goal`.
+
+    Raises FileNotFoundError or ValueError for a picture that is not there or not like those of the training.
+    """
+    spec, device = model.spec, running.device
+    if not 1 <= len(obs) <= spec.context:
+        raise ValueError(
+            f"there are {len(obs)} observed frames; this world model takes 1 to {spec.context}, oldest first: --obs "
+            "EARLIER.png NOW.png"
+        )
+    seen, aim = np.stack([read_picture(path, spec) for path in obs]), read_picture(goal, spec)
+
+    def exact(latent: Tensor, other: Tensor) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return distance(latent.float(), other.float())
+
+    with torch.no_grad(), torch.autocast(device.type, running.dtype, enabled=running.dtype != torch.float32):
+        first, search = keys.split(keys.rows(running.seed, 1, device), 2).unbind(-1)
+        state, target = (_encode(model, frames, device, first) for frames in (seen, aim[None]))
+        latent = model.latent(target)
+        plan = planner.plan(model, state, GoalObjective(latent, exact), None, search)
+        future = model.rollout(state, plan.actions).latents
+        drawn = model.decode(state, future) if spec.pixels else None
+        away = [exact(model.latent(state), latent), *(exact(step, latent) for step in future.unbind(1))]
+    f = spec.frames_per_step
+    return PicturePlan(
+        seen,
+        aim,
+        plan.actions[0].float().cpu().numpy(),
+        None if drawn is None else _pictures(drawn[0, f - 1 :: f, 0]),
+        torch.cat(away).double().cpu().numpy(),
+        plan.model_calls,
+    )
+
+
+def read_picture(path: Path, spec: ModelSpec) -> Picture:
+    """An RGB picture [Y, X, 3] of the size of the training's. Raises FileNotFoundError or ValueError."""
+    if spec.image is None or spec.image[0] != 1:
+        raise ValueError(f"this world model sees [V, C, Y, X] = {spec.image}; one camera is planned for from pictures")
+    _, _, height, width = spec.image
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture {path}")
+    try:
+        with Image.open(path) as image:
+            if image.size != (width, height):
+                raise ValueError(
+                    f"{path} is {image.size[0]} x {image.size[1]} pixels; this world model was trained on {width} x "
+                    f"{height}: crop and scale it as the training's were"
+                )
+            if image.mode != "RGB":
+                raise ValueError(
+                    f"{path} has colours of mode {image.mode}, RGB is due: save it without transparency or palette "
+                    "(in Python: Image.open(...).convert('RGB'))"
+                )
+            return np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}): give a PNG or JPEG file") from error
+
+
+def as_json(plan: PicturePlan, spec: ModelSpec) -> dict[str, Any]:
+    """The plan for programs: actions [H][n][A], of discrete ones the class [H][n], and the distances [H + 1]."""
+    actions = plan.actions.argmax(-1) if spec.action.discrete else plan.actions.astype(np.float64).round(6)
+    return {
+        "actions": actions.tolist(),
+        "actions_per_step": spec.actions_per_step,
+        "seconds_per_action": spec.seconds_per_step / spec.actions_per_step,
+        "distance_to_goal": plan.distance.tolist(),
+        "model_calls": plan.model_calls,
+    }
+
+
+def write(plan: PicturePlan, spec: ModelSpec, folder: Path) -> None:
+    """Write plan.png, the strip of what was seen, what is imagined and the goal, and the page report.html."""
+    strip = draw_strip(plan)
+    with replacing(folder / "plan.png") as temporary:
+        Image.fromarray(strip).save(temporary, format="PNG")
+    numbers = as_json(plan, spec)
+    rows = tuple((f"step {t + 1}", str(numbers["actions"][t]), float(away)) for t, away in enumerate(plan.distance[1:]))
+    note = f"Before the first step the distance is {plan.distance[0]:.4g}."
+    items: list[Item] = [
+        Figure("Seen | imagined | goal", strip),
+        Table("The plan", ("", "actions", "distance to the goal"), rows, note),
+    ]
+    text = "What was seen, what the world model imagines after each of its steps under the plan, and the goal."
+    if plan.imagined is None:
+        text = "What was seen, and the goal. This world model has no pixel head, so what it imagines is not drawn."
+    else:
+        film = np.concatenate([plan.obs[-1:], plan.imagined])
+        still = np.repeat(plan.goal[None], len(film), 0)
+        items.append(Film("The plan as imagined", still, film, spec.seconds_per_step, "goal", "imagined", 1))
+    subtitle = f"{len(plan.actions)} model steps of {spec.actions_per_step} actions"
+    write_report(
+        Report("A plan from pictures", subtitle, (), (Section("Plan", text, tuple(items)),)), folder / "report.html"
+    )
+
+
+def draw_strip(plan: PicturePlan) -> Picture:
+    """The pictures side by side, [Y', X', 3], enlarged by a whole number; black lines part seen, imagined and goal."""
+    groups = [plan.obs, *([] if plan.imagined is None else [plan.imagined]), plan.goal[None]]
+    scale = max(1, -(-TALL // plan.goal.shape[0]))
+    parts: list[Picture] = []
+    for group in groups:
+        for k, picture in enumerate(group):
+            large = picture.repeat(scale, 0).repeat(scale, 1)
+            colour = 0 if k == 0 else 255
+            parts += [np.full((large.shape[0], GAP, 3), colour, np.uint8), large] if parts else [large]
+    return np.concatenate(parts, 1)
+
+
+def _encode(model: WorldModel[Any], frames: Picture, device: torch.device, key: Tensor) -> Any:
+    """The state after frames [k, Y, X, 3] a model step apart; a feature world model sees the actions in them."""
+    spec, count = model.spec, len(frames)
+    video = to_video(torch.from_numpy(frames.copy())).to(device)[None, :, None]
+    time = torch.arange(count, device=device)[None] * spec.seconds_per_step
+    none = torch.zeros(1, count - 1, spec.actions_per_step, spec.action.size, device=device)
+    return model.encode(Obs(video, None, time), none, key)
+
+
+def _pictures(video: Tensor) -> Picture:
+    """uint8 [H, Y, X, C] of video [H, C, Y, X] in [-1, 1]."""
+    return ((video.float().clamp(-1, 1).movedim(1, -1) + 1) * 127.5).round().byte().cpu().numpy()

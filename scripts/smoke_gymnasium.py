@@ -23,9 +23,13 @@ from worldsim.cli import main  # noqa: E402
 from worldsim.envs.imagined import Config  # noqa: E402
 from worldsim.jobs import imagining, runs  # noqa: E402
 
-ENVS = {"car_racing": "CarRacing-v3", "pong": "ale_py:ALE/Pong-v5", "pendulum": "InvertedPendulum-v5"}
-COLLECT = "--behaviour random --episodes 12 --length 26 --num-envs 2 --size 64"
-TUNE = "--frames 3 --context 2 --actions-per-step 2 --batch 8 --train.steps 30 --train-heads.steps 30 --short skip"
+ENVS = {  # id, episodes, n: a pendulum soon falls under random actions, which ends the episode
+    "car_racing": ("CarRacing-v3", 12, 2),
+    "pong": ("ale_py:ALE/Pong-v5", 12, 2),
+    "pendulum": ("InvertedPendulum-v5", 40, 1),
+}
+COLLECT = "--behaviour random --length 26 --num-envs 2 --size 64"
+TUNE = "--frames 3 --context 2 --batch 8 --train.steps 30 --train-heads.steps 30 --short skip"
 ROW = "evaluate.feature_error_ratio_shuffled_1"
 
 
@@ -38,14 +42,15 @@ def job(*words: str) -> None:
 def smoke(name: str, folder: Path) -> None:
     """One environment, all the way."""
     data, run = str(folder / name / "data"), str(folder / name / "run")
-    job("collect", "--env", ENVS[name], "--out", data, *COLLECT.split())
-    job("finetune", data, "--out", run, *TUNE.split())
+    env_id, episodes, n = ENVS[name]
+    job("collect", "--env", env_id, "--out", data, "--episodes", str(episodes), *COLLECT.split())
+    job("finetune", data, "--out", run, "--actions-per-step", str(n), *TUNE.split())
     job("evaluate", run, "--horizon", "4", "--shown", "2")
     env = imagining.make_env(worldsim.load(run), data, None, Config("pixels", max_steps=5), 8)
     shown, _ = env.reset(seed=0)
     seen, reward, *_ = env.step(env.action_space.sample())
     if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
-        sys.exit(f"{ENVS[name]} imagines {seen.shape} with reward {reward}")
+        sys.exit(f"{env_id} imagines {seen.shape} with reward {reward}")
     values = json.loads((Path(run) / "evaluate" / "summary.json").read_text())
     numbers = [values[key] for key in (ROW, f"{ROW}_low", f"{ROW}_high")]
     print(name, *numbers)

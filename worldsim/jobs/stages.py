@@ -79,9 +79,7 @@ def make_stage(troupe: Troupe) -> Stage:
         if module:
             importlib.import_module(module)  # which registers its environments
         gym.spec(name)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{troupe.env} needs the package {error.name}, which is not installed") from error
-    except gym.error.Error as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         known = (*envs.ids(), *gym.registry)
         near = difflib.get_close_matches(troupe.env, known, n=1, cutoff=0.0)[0]
         raise ValueError(

@@ -1,9 +1,9 @@
 """Smoke runs on environments that are not ours: CarRacing, an Atari game, a MuJoCo task; collect, finetune, evaluate.
 
-Each goes through the jobs as a user would, briefly, and then takes steps in its imagination. A row of
-docs/results/gymnasium.jsonl for each: the held-out feature error of shuffled actions over that of the right ones, one
-model step ahead. Needs `pip install 'worldsim-models[gym-extra]'`; MuJoCo draws with MUJOCO_GL=egl (taken here) or
-osmesa.  python scripts/smoke_gymnasium.py [FOLDER [NAME ...]]
+Each goes through the jobs as a user would, briefly, and then takes a step in its imagination, with a reward of its own.
+Needs `pip install 'worldsim-models[gym-extra]'`; MuJoCo draws with MUJOCO_GL=egl (taken here) or osmesa.
+
+    python scripts/smoke_gymnasium.py [FOLDER [NAME ...]]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 import worldsim  # noqa: E402
 from worldsim.cli import main  # noqa: E402
 from worldsim.envs.imagined import Config  # noqa: E402
-from worldsim.jobs import imagining, runs  # noqa: E402
+from worldsim.jobs import imagining  # noqa: E402
 
 ENVS = {  # id, episodes, n: a pendulum soon falls under random actions, which ends the episode
     "car_racing": ("CarRacing-v3", 12, 2),
@@ -30,7 +30,7 @@ ENVS = {  # id, episodes, n: a pendulum soon falls under random actions, which e
 }
 COLLECT = "--behaviour random --length 26 --num-envs 2 --size 64"
 TUNE = "--frames 3 --context 2 --batch 8 --train.steps 30 --train-heads.steps 30 --short skip"
-ROW = "evaluate.feature_error_ratio_shuffled_1"
+RATIO = "evaluate.feature_error_ratio_shuffled_4"  # of 30 training steps: it shows that all runs, not how well
 
 
 def job(*words: str) -> None:
@@ -51,11 +51,8 @@ def smoke(name: str, folder: Path) -> None:
     seen, reward, *_ = env.step(env.action_space.sample())
     if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
         sys.exit(f"{env_id} imagines {seen.shape} with reward {reward}")
-    values = json.loads((Path(run) / "evaluate" / "summary.json").read_text())
-    numbers = [values[key] for key in (ROW, f"{ROW}_low", f"{ROW}_high")]
-    print(name, *numbers)
-    command = f"python scripts/smoke_gymnasium.py FOLDER {name}"
-    runs.append_result("gymnasium", f"{name}.shuffled_over_right_1", *numbers, values["evaluate.clips"], (0,), command)
+    ratio = json.loads((Path(run) / "evaluate" / "summary.json").read_text())[RATIO]
+    print(f"{env_id}: imagined a reward of {reward:.3g}; shuffled over right actions, 4 steps ahead: {ratio}")
 
 
 if __name__ == "__main__":

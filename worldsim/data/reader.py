@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from worldsim.data.episodes import DataError, Episode, Schema, Source, check_finite
 from worldsim.protocols import ActionSpec
 
+SHORT = 256  # frames that are decoded at once without a thought of memory
 IMAGES = "observation.images."  # what LeRobot puts before the name of a camera
 Frames = Callable[[int, int, int], NDArray[np.uint8]]
 """(episode, start, stop) -> frames [stop - start, V, Y, X, C]; it can be pickled."""
@@ -199,7 +200,7 @@ def check_increasing(time: NDArray[np.float64], name: str) -> None:
         row = int(bad.argmax())
         kind = "stands twice" if time[row] == time[row + 1] else "goes back" if time[row + 1] < time[row] else "is none"
         raise DataError(
-            f"its {name} {kind}: row {row} is at {time[row]:.6g} s and row {row + 1} at {time[row + 1]:.6g} s; sort "
+            f"of its {name} one {kind}: row {row} is at {time[row]:.6g} s and row {row + 1} at {time[row + 1]:.6g} s; sort "
             "the rows by time and leave each only once"
         )
 
@@ -211,6 +212,13 @@ def common_actions(count: int, actions: int) -> None:
             f"it has {actions} actions for {count} frames, {count - 1} or {count} are due: action t is what was "
             "applied between frame t and frame t + 1 (a last one that leads nowhere is left out); add or remove rows"
         )
+
+
+def pick_frames(dataset: Episodes, index: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Frames [n, V, Y, X, C] of some rows [n] of an episode; of a long one only those are decoded."""
+    if dataset.lengths[index] <= SHORT:
+        return dataset.frames(index)[rows]
+    return np.concatenate([dataset.frames(index, int(row), int(row) + 1) for row in rows])
 
 
 def pick_camera(cameras: tuple[str, ...], name: str | None, path: Path) -> tuple[str, ...]:

@@ -1,0 +1,247 @@
+"""What can be wrong with a data set is named with its episode and the remedy; the rest trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from tests.foreign_sets import film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
+from tests.lerobot_sets import LENGTHS, write_set
+from worldsim import cli
+from worldsim.data import layout, open_dataset
+from worldsim.data.episodes import FRONT, DataError
+from worldsim.data.limits import allocate, check_template, inside, read_json
+from worldsim.data.opening import find_damage, look
+
+TABLE = layout.DATA_PATH.format(chunk_index=0, file_index=0)
+VIDEO = layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
+
+
+@pytest.fixture
+def movies(tmp_path: Path) -> Path:
+    return write_movies(tmp_path / "films")
+
+
+def rewrite(folder: Path, change: Callable[[pa.Table], pa.Table], name: str = "take2") -> None:
+    file = folder / f"{name}.csv"
+    pyarrow.csv.write_csv(change(pyarrow.csv.read_csv(file)), file)
+
+
+def put(table: pa.Table, name: str, values: object) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "too many actions": (
+        lambda f: rewrite(
+            f, lambda t: pa.concat_tables([t, t.slice(3), t.slice(3)]).drop_columns(["timestamp", "state_x"])
+        ),
+        "6 actions for 4 frames, 3 or 4 are due.*add or remove rows",
+    ),
+    "too few": (
+        lambda f: rewrite(f, lambda t: t.slice(0, 2).drop_columns(["state_x"])),
+        "2 actions for 4 frames, 3 or 4 are due",
+    ),
+    "duplicate times": (
+        lambda f: rewrite(f, lambda t: put(t, "timestamp", [0.0, 0.1, 0.1, 0.3])),
+        "of its timestamps one stands twice: row 1 .*leave each only once",
+    ),
+    "unsorted times": (
+        lambda f: rewrite(f, lambda t: put(t, "timestamp", [0.0, 0.2, 0.1, 0.3])),
+        "of its timestamps one goes back: row 1 .*sort",
+    ),
+    "another rate of rows": (
+        lambda f: rewrite(f, lambda t: put(t, "timestamp", [0.0, 0.2, 0.4, 0.6])),
+        "another rate: 5 rows a second where the film has 10 frames.*resample",
+    ),
+    "a state that is not finite": (
+        lambda f: rewrite(f, lambda t: put(t, "state_x", [0.0, float("inf"), 0.0, 0.0])),
+        r"state of episode 1, row 1, is \[inf\].*repair or remove",
+    ),
+    "text for numbers": (
+        lambda f: rewrite(f, lambda t: put(t, "action_1", ["a", "b", "c", "d"])),
+        "'action_1' holds text",
+    ),
+    "other columns": (lambda f: rewrite(f, lambda t: t.drop_columns(["state_x"])), "give all the same columns"),
+    "no table": (lambda f: (f / "take2.csv").unlink(), "no table take2.csv or take2.parquet"),
+    "another size": (
+        lambda f: write_film(f / "take2.mp4", film(4, 1, (16, 16))),
+        "16 x 16 where 24 x 32 .*--size 24 32",
+    ),
+    "another rate": (lambda f: write_film(f / "take2.mp4", film(4, 1), 25), "25 frames a second where 10 .*ffmpeg"),
+    "a film cut off": (
+        lambda f: (f / "take2.mp4").write_bytes((f / "take2.mp4").read_bytes()[:900]),
+        r"take2\.mp4 is damaged.*restore",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_film_is_named_with_the_remedy_and_the_rest_is_kept(movies: Path, fault: str) -> None:
+    damage, message = FAULTS[fault]
+    damage(movies)
+    with pytest.raises(DataError, match=f"1 of 3 episodes .*episode 1: take2: .*{message}.*--skip-damaged"):
+        open_dataset(movies)
+    rest = open_dataset(movies, skip_damaged=True)
+    assert len(rest) == 2 and rest.lengths.tolist() == [6, 5] and len(rest.frames(1)) == 5
+
+
+def test_a_camera_that_is_missing_in_one_episode_is_named(tmp_path: Path) -> None:
+    for name, camera in (("a", "top"), ("b", "top"), ("a", "side")):
+        write_film(tmp_path / camera / f"{name}.mp4", film(4, 0))
+        pyarrow.csv.write_csv(rows(4, 0), tmp_path / f"{name}.csv")
+    with pytest.raises(DataError, match=r"episode 1: b: .*side/b\.mp4 is missing"):
+        open_dataset(tmp_path)
+    assert len(open_dataset(tmp_path, camera="top")) == 2
+
+
+def test_validate_names_every_damaged_episode_of_a_lerobot_set_and_exits_with_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "set"
+    write_set(data)
+    table = pq.read_table(data / TABLE)
+    state = np.stack(table["observation.state"].to_numpy()).copy()
+    state[2] = np.nan
+    time = table["timestamp"].to_numpy().copy()
+    time[7 + 1] = time[7]
+    table = table.set_column(0, "observation.state", pa.FixedSizeListArray.from_arrays(pa.array(state.reshape(-1)), 3))
+    pq.write_table(put(table, "timestamp", time).slice(0, sum(LENGTHS) - 1), data / TABLE)
+    (data / layout.OURS).unlink()
+    assert cli.main(["data", "validate", str(data), "--workers", "0"]) == 2
+    lines = capsys.readouterr().err
+    for part in (
+        "episode 0: observation.state of",
+        "episode 1: of its timestamps one stands twice",
+        "episode 3: it has 4 rows, 5 are due",
+    ):
+        assert part in lines
+    assert "3 damaged episodes" in lines and "1 are whole" in lines
+    assert open_dataset(data, skip_damaged=True).lengths.tolist() == [LENGTHS[2]]
+
+
+def test_half_a_recording_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    write_set(data)
+    file = data / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    pq.write_table(pq.read_table(file).slice(0, 3), file)
+    with pytest.raises(DataError, match="episode 3: it is not described .*half written"):
+        open_dataset(data)
+    assert len(open_dataset(data, skip_damaged=True)) == 3
+    os.rename(data, tmp_path / ".other.partial")
+    with pytest.raises(FileNotFoundError, match="a writer that was killed left"):
+        open_dataset(tmp_path / "other")
+
+
+@pytest.mark.parametrize("place", ["../../etc/passwd", "/etc/passwd", "C:\\x", "a/../../b", "", "a\0b"])
+def test_a_path_that_leads_out_of_the_set_is_refused(place: str) -> None:
+    with pytest.raises(DataError, match="leads out of the data set"):
+        inside(place, "data_path")
+
+
+@pytest.mark.parametrize(
+    "template", ["../{chunk_index:03d}.parquet", "{chunk_index.__class__}", "{0}", "{file_index:999999999d}", "{"]
+)
+def test_a_template_with_other_fields_or_a_way_out_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(DataError):
+        check_template(template, "data_path")
+    write_set(tmp_path / "set")
+    info = json.loads((tmp_path / "set" / layout.INFO).read_text())
+    (tmp_path / "set" / layout.INFO).write_text(json.dumps({**info, "video_path": template}))
+    with pytest.raises(DataError, match="video_path"):
+        open_dataset(tmp_path / "set")
+
+
+def test_a_camera_named_out_of_the_set_is_refused(tmp_path: Path) -> None:
+    write_set(tmp_path / "set")
+    file = tmp_path / "set" / layout.INFO
+    file.write_text(file.read_text().replace(FRONT, "../../../x"))
+    episodes = tmp_path / "set" / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(episodes)
+    pq.write_table(table.rename_columns([n.replace(FRONT, "../../../x") for n in table.column_names]), episodes)
+    with pytest.raises(DataError, match="a camera's name is .*leads out"):
+        open_dataset(tmp_path / "set")
+
+
+def test_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
+    huge = tmp_path / "info.json"
+    with huge.open("wb") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(DataError, match="65 MiB, a description of a data set at most 64"):
+        read_json(huge)
+    huge.write_text("[" * 100000)
+    with pytest.raises(DataError, match="damaged"):
+        read_json(huge)
+    with pytest.raises(DataError, match="which cannot be"):
+        allocate((10**12, 10**6), np.dtype(np.float32), "rows")
+    hdf5 = write_stable_worldmodel(tmp_path / "set.h5")
+    with h5py.File(hdf5, "r+") as out:
+        del out["pixels"]
+        out.create_dataset("pixels", (10**9, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
+    with pytest.raises(DataError, match="pixels claims 12288000000000 bytes .*restore"):
+        open_dataset(hdf5, fps=5)
+
+
+def test_an_hdf5_file_that_points_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    write_stable_worldmodel(tmp_path / "other.h5")
+    file = write_stable_worldmodel(tmp_path / "set.h5")
+    with h5py.File(file, "r+") as out:
+        del out["pixels"]
+        out["pixels"] = h5py.ExternalLink("other.h5", "pixels")
+    with pytest.raises(DataError, match="pixels is a link to elsewhere .ExternalLink.*copy"):
+        open_dataset(file, fps=5)
+    raw = tmp_path / "secret"
+    raw.write_bytes(bytes(10**6))
+    with h5py.File(file, "r+") as out:
+        del out["pixels"]
+        out.create_dataset("pixels", (15, 24, 32, 3), np.uint8, external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(DataError, match="keeps its numbers in other files"):
+        open_dataset(file, fps=5)
+
+
+def test_an_hdf5_set_that_is_half_written_is_named(tmp_path: Path) -> None:
+    file = write_stable_worldmodel(tmp_path / "set.h5")
+    with h5py.File(file, "r+") as out:
+        short = np.asarray(out["pixels"])[:12]
+        del out["pixels"]
+        out["pixels"] = short
+    with pytest.raises(DataError, match="episode 2.*pixels has 12 rows, rows 10 to 15 are due: .*half written"):
+        open_dataset(file, fps=5)
+    minari = write_minari(tmp_path / "minari")
+    with h5py.File(minari / "data/main_data.hdf5", "r+") as out:
+        del out["episode_1"]
+        del out["episode_2/actions"]
+        out["episode_2/actions"] = np.ones(7, int)
+    found = {part.episode: part.what for part in look(minari, fps=5).damage}
+    assert re.search("no array episode_1/actions", found[1]) and re.search("7 actions for 5 frames", found[2])
+
+
+def test_a_file_that_is_cut_off_is_no_hdf5_any_more(tmp_path: Path) -> None:
+    file = write_stable_worldmodel(tmp_path / "set.h5")
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(DataError, match="damaged or was not closed by its writer"):
+        open_dataset(file)
+
+
+def test_what_is_no_data_set_is_told_what_is(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(DataError, match=r"no data set that is read here \(weights.safetensors\); it must be a LeRobot"):
+        open_dataset(tmp_path)
+
+
+def test_workers_find_what_one_process_finds(movies: Path) -> None:
+    content = bytearray((movies / "take2.mp4").read_bytes())
+    content[200:1200] = bytes(1000)
+    (movies / "take2.mp4").write_bytes(content)
+    dataset = look(movies)
+    assert find_damage(dataset, 2) == find_damage(dataset) and [d.episode for d in find_damage(dataset)] == [1]

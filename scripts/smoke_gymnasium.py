@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +20,6 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import numpy as np  # noqa: E402
 
 import worldsim  # noqa: E402
-from worldsim.cli import main  # noqa: E402
 from worldsim.envs.imagined import Config  # noqa: E402
 from worldsim.jobs import imagining  # noqa: E402
 
@@ -34,9 +34,9 @@ RATIO = "evaluate.feature_error_ratio_shuffled_4"  # of 30 training steps: it sh
 
 
 def job(*words: str) -> None:
-    """A command of the command line; stops the script if it fails."""
-    if code := main(words):
-        sys.exit(code)
+    """A command in a process of its own (native renderers may damage theirs); stops the script if it fails."""
+    if code := subprocess.run([sys.executable, "-m", "worldsim", *words]).returncode:
+        sys.exit(f"worldsim {' '.join(words)} ended with {code}")
 
 
 def smoke(name: str, folder: Path) -> None:

@@ -34,7 +34,8 @@ rows = [data[i] for i in range(len(data))]
 images = sorted(key for key in rows[0] if key.startswith("observation.image"))
 np.savez(f"{out}/read.npz", action=np.stack([r["action"] for r in rows]),
     episode=np.array([int(r["episode_index"]) for r in rows]),
-    state=np.stack([r["observation.state"] for r in rows]), task=np.array([r["task"] for r in rows]), keys=np.array(images),
+    state=np.stack([r["observation.state"] for r in rows]), task=np.array([r["task"] for r in rows]),
+    keys=np.array(images),
     stats=np.array(data.meta.stats["action"]["mean"]),
     **{f"image{i}": np.stack([r[key].numpy() for r in rows]) for i, key in enumerate(images)})
 for kind in ("video", "image"):

@@ -13,7 +13,8 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.opening import open_dataset
+from worldsim.data.reader import Episodes
 from worldsim.jobs import devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
@@ -77,7 +78,7 @@ def run(config: Config) -> Path:
     data = config.data or loaded.config.data
     if config.data is None and not data.is_dir():
         raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
-    dataset = EpisodeDataset(data, loaded.config.camera)
+    dataset = open_dataset(data, loaded.config.camera, skip_damaged=loaded.config.skip_damaged)
     evaluation = evaluate(loaded, dataset, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(evaluation))
@@ -86,11 +87,13 @@ def run(config: Config) -> Path:
     return folder
 
 
-def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> Evaluation:
+def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
     held_out.check_data(loaded.model.spec, dataset)
     tuning = loaded.config
-    found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.camera)
+    found = held_out.unseen(
+        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.camera, tuning.skip_damaged
+    )
     for note in found.notes:
         log.warning("%s", note)
     columns, probe = position_probe(loaded, dataset, config.position)
@@ -101,7 +104,7 @@ def evaluate(loaded: saved.Loaded, dataset: EpisodeDataset, config: Config) -> E
     return replace(judge(subject, dataset, found.episodes, config), notes=found.notes)
 
 
-def judge(subject: Subject, dataset: EpisodeDataset, episodes: tuple[int, ...], config: Config) -> Evaluation:
+def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config: Config) -> Evaluation:
     """Imagine clips of these episodes with any world model, and compare with what happened."""
     least = {"horizon": 1, "clips": 1, "batch": 1, "shown": 0}
     for name, value in zip(least, (config.horizon, config.clips, config.batch, config.shown), strict=True):
@@ -177,7 +180,7 @@ def _numbers(name: str, band: Band | None, step: int) -> dict[str, float | None]
 
 
 def position_probe(
-    loaded: saved.Loaded, dataset: EpisodeDataset, names: tuple[str, ...]
+    loaded: saved.Loaded, dataset: Episodes, names: tuple[str, ...]
 ) -> tuple[tuple[int, ...], Callable[[Tensor], Tensor] | None]:
     """The columns of the exact state that are the position, and what reads them from latents; (), None without.
 

@@ -21,7 +21,7 @@ from worldsim.data import space
 from worldsim.data.cache import FeatureCache
 from worldsim.data.clips import ClipReader, Clips, Split
 from worldsim.data.clips import Config as ClipConfig
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.reader import Episodes, pick_frames
 from worldsim.jobs import parts, paths, runs, saved, train
 from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
@@ -36,7 +36,18 @@ from worldsim.registry import Component
 log = logging.getLogger(__name__)
 
 FIXED = (
-    *("data", "camera", "encoder", "predictor", "adapter", "fit_reduction", "reduction", "frames", "context"),
+    *(
+        "data",
+        "camera",
+        "skip_damaged",
+        "encoder",
+        "predictor",
+        "adapter",
+        "fit_reduction",
+        "reduction",
+        "frames",
+        "context",
+    ),
     *(
         "actions_per_step",
         "short",
@@ -62,6 +73,8 @@ class Config:
     out: Path = Path("runs/finetune")
     camera: str | None = None
     """Which camera of the data the world model sees; None: the only one."""
+    skip_damaged: bool = False
+    """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Config = field(default_factory=dino_world.Config)
     adapter: Component = component("adapters", "action_blocks")
@@ -174,7 +187,7 @@ def _spec(config: Config, made: Prepared, grid: tuple[int, int], width: int, fin
     )
 
 
-def _ends(dataset: EpisodeDataset, split: Split) -> bool:
+def _ends(dataset: Episodes, split: Split) -> bool:
     """Whether an episode to train on terminates: without one there is nothing to learn of ends."""
     done = (dataset.episode(index, video=False).done for index in split.train)
     return any(part is not None and bool(part.any()) for part in done)
@@ -182,7 +195,7 @@ def _ends(dataset: EpisodeDataset, split: Split) -> bool:
 
 def _train_adapter(
     config: Config,
-    dataset: EpisodeDataset,
+    dataset: Episodes,
     split: Split,
     cached: FeatureCache,
     base: dino_world.FrozenDinoWorld,
@@ -214,7 +227,7 @@ def _train_adapter(
 
 def _train_heads(
     config: Config,
-    dataset: EpisodeDataset,
+    dataset: Episodes,
     split: Split,
     cached: FeatureCache,
     encoder: ReducedEncoder,
@@ -234,7 +247,7 @@ def _train_heads(
 
 
 def frame_table(
-    dataset: EpisodeDataset, split: Split, cached: FeatureCache, with_state: bool, seed: int, shown: int = 6000
+    dataset: Episodes, split: Split, cached: FeatureCache, with_state: bool, seed: int, shown: int = 6000
 ) -> FrameTable:
     """Features of all frames, exact states, and the pictures of about `shown` frames of the training episodes."""
     episodes = np.array(split.train)
@@ -244,7 +257,7 @@ def frame_table(
     for episode in rng.permutation(episodes)[: max(1, min(len(episodes), shown // 16))]:
         pick = np.sort(rng.permutation(dataset.lengths[episode])[:16])
         rows.append(cached.offsets[episode] + pick)
-        pictures.append(dataset.frames(int(episode))[pick, 0])
+        pictures.append(pick_frames(dataset, int(episode), pick)[:, 0])
     names = _probed(dataset) if with_state else ()
     state = None
     if names:
@@ -257,7 +270,7 @@ def frame_table(
     return FrameTable(cached.features[:, 0], first, lengths, state, np.concatenate(rows), np.concatenate(pictures))
 
 
-def outcomes(dataset: EpisodeDataset, split: Split, cached: FeatureCache) -> Outcomes:
+def outcomes(dataset: Episodes, split: Split, cached: FeatureCache) -> Outcomes:
     """Actions, rewards and ends after every frame of the training episodes; other rows and last frames are 0."""
     count = int(cached.offsets[-1])
     action = np.zeros((count, dataset.schema.action.size), np.float32)
@@ -270,7 +283,7 @@ def outcomes(dataset: EpisodeDataset, split: Split, cached: FeatureCache) -> Out
     return Outcomes(action, reward, done)
 
 
-def _probed(dataset: EpisodeDataset) -> tuple[str, ...]:
+def _probed(dataset: Episodes) -> tuple[str, ...]:
     """The entries of the state that change over the data set: what a probe can be asked for."""
     if dataset.schema.state is None:
         return ()

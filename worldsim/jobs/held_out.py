@@ -13,7 +13,8 @@ from torch import Tensor
 
 from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.opening import open_dataset
+from worldsim.data.reader import Episodes
 from worldsim.protocols import ActionSpec, ModelSpec
 
 
@@ -30,7 +31,7 @@ class HeldOut:
 
 
 def choose(
-    dataset: EpisodeDataset,
+    dataset: Episodes,
     episodes: tuple[int, ...],
     spec: ModelSpec,
     context: int,
@@ -63,7 +64,12 @@ class Unseen:
 
 
 def unseen(
-    dataset: EpisodeDataset, trained_on: str, training: Path, split_seed: int, camera: str | None = None
+    dataset: Episodes,
+    trained_on: str,
+    training: Path,
+    split_seed: int,
+    camera: str | None = None,
+    skip_damaged: bool = False,
 ) -> Unseen:
     """Which episodes of `dataset` a run may be judged on.
 
@@ -77,7 +83,7 @@ def unseen(
     """
     if dataset.fingerprint == trained_on:
         return Unseen(split_episodes(len(dataset), split_seed).test)
-    first = EpisodeDataset(training, camera) if (training / "meta").is_dir() else None
+    first = open_dataset(training, camera, skip_damaged=skip_damaged) if training.exists() else None
     if first is None or first.fingerprint != trained_on:
         return Unseen(
             tuple(range(len(dataset))),
@@ -104,7 +110,7 @@ def unseen(
     return Unseen(kept, (note,))
 
 
-def shared_episodes(dataset: EpisodeDataset, other: EpisodeDataset, episodes: Sequence[int]) -> tuple[int, ...]:
+def shared_episodes(dataset: Episodes, other: Episodes, episodes: Sequence[int]) -> tuple[int, ...]:
     """The episodes of `dataset` that are among those `episodes` of `other`."""
     known: dict[bytes, list[int]] = {}
     for i in episodes:
@@ -116,7 +122,7 @@ def shared_episodes(dataset: EpisodeDataset, other: EpisodeDataset, episodes: Se
     )
 
 
-def same_episode(one: EpisodeDataset, i: int, two: EpisodeDataset, j: int) -> bool:
+def same_episode(one: Episodes, i: int, two: Episodes, j: int) -> bool:
     """Whether episodes begin with the same actions and, where both name the same, states, as long as both last."""
     a, b = one.episode(i, video=False), two.episode(j, video=False)
     steps = min(len(a.action), len(b.action))
@@ -127,7 +133,7 @@ def same_episode(one: EpisodeDataset, i: int, two: EpisodeDataset, j: int) -> bo
     return np.array_equal(a.state[: steps + 1], b.state[: steps + 1])
 
 
-def first_action(dataset: EpisodeDataset, i: int) -> bytes:
+def first_action(dataset: Episodes, i: int) -> bytes:
     """The first action of an episode: what all that `same_episode` calls the same have in common."""
     return dataset.episode(i, video=False).action[:1].astype(np.float32).tobytes()
 
@@ -176,7 +182,7 @@ def still(spec: ActionSpec) -> Tensor:
     return torch.zeros(spec.size).clamp(torch.tensor(spec.low), torch.tensor(spec.high))
 
 
-def check_data(spec: ModelSpec, dataset: EpisodeDataset) -> None:
+def check_data(spec: ModelSpec, dataset: Episodes) -> None:
     """Raise ValueError unless the episodes show and do what the world model was trained on."""
     schema = dataset.schema
     image = None if schema.image is None else (schema.views, schema.image[2], *schema.image[:2])

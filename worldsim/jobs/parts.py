@@ -12,7 +12,7 @@ from tqdm import tqdm
 from worldsim.backbones.reduced import ReducedEncoder, Reduction, fit_reduction, load_reduction
 from worldsim.data.cache import Config as CacheConfig
 from worldsim.data.cache import FeatureCache, cache_features, to_video
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.reader import Episodes, pick_frames
 from worldsim.precision import Precision, resolve
 from worldsim.protocols import FrozenEncoder
 
@@ -31,20 +31,20 @@ class ReductionConfig:
     """Frames that the components are computed on."""
 
 
-def sample_frames(dataset: EpisodeDataset, episodes: tuple[int, ...], count: int, seed: int) -> torch.Tensor:
+def sample_frames(dataset: Episodes, episodes: tuple[int, ...], count: int, seed: int) -> torch.Tensor:
     """About `count` frames of these episodes: [B, 1, V, C, Y, X] in [-1, 1]."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(episodes)[: max(1, min(len(episodes), count // 8))]
     each = max(1, count // len(chosen))
     parts = []
     for episode in chosen:
-        frames = dataset.frames(int(episode))
-        parts.append(frames[np.unique(np.linspace(0, len(frames) - 1, each).astype(int))])
+        rows = np.unique(np.linspace(0, dataset.lengths[episode] - 1, each).astype(int))
+        parts.append(pick_frames(dataset, int(episode), rows))
     return to_video(torch.from_numpy(np.concatenate(parts)))[:, None]
 
 
 def new_reduction(
-    encoder: FrozenEncoder, dataset: EpisodeDataset, episodes: tuple[int, ...], config: ReductionConfig, seed: int
+    encoder: FrozenEncoder, dataset: Episodes, episodes: tuple[int, ...], config: ReductionConfig, seed: int
 ) -> Reduction:
     """Principal components of the features of some frames of the training episodes."""
     video = sample_frames(dataset, episodes, config.frames, seed)
@@ -62,7 +62,7 @@ def reduce_with(encoder: FrozenEncoder, folder: Path) -> ReducedEncoder | None:
     return ReducedEncoder(encoder, load_reduction(folder))
 
 
-def cached_features(dataset: EpisodeDataset, encoder: FrozenEncoder, folder: Path, dtype: Precision) -> FeatureCache:
+def cached_features(dataset: Episodes, encoder: FrozenEncoder, folder: Path, dtype: Precision) -> FeatureCache:
     """The features of a data set, computed once into `folder` in the precision asked for."""
     name = str(resolve(dtype)).removeprefix("torch.")
     return cache_features(dataset, encoder, CacheConfig(folder, dtype=name))

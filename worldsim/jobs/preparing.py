@@ -13,7 +13,8 @@ from worldsim.backbones import dino_world
 from worldsim.backbones.reduced import ReducedEncoder
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.clips import Split, clip_index, split_episodes
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.opening import open_dataset
+from worldsim.data.reader import Episodes
 from worldsim.jobs import parts, saved
 from worldsim.protocols import FrozenEncoder, PredictorAdapter
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Prepared:
     """The parts of a fine-tuning, which fit each other and the data."""
 
-    dataset: EpisodeDataset
+    dataset: Episodes
     split: Split
     bare: FrozenEncoder
     encoder: ReducedEncoder | None  # None: principal components are fitted first
@@ -40,7 +41,7 @@ def prepare(config: Config) -> Prepared:
     the heads does not exist or does not fit.
     """
     _check_numbers(config)
-    dataset = EpisodeDataset(config.data, config.camera)
+    dataset = open_dataset(config.data, config.camera, skip_damaged=config.skip_damaged)
     _check_cameras(config, dataset)
     split = training_split(config, dataset)
     clip = ClipConfig(config.frames, config.actions_per_step, config.short)
@@ -57,7 +58,7 @@ def prepare(config: Config) -> Prepared:
     return Prepared(dataset, split, bare, encoder, base, adapter)
 
 
-def training_split(config: Config, dataset: EpisodeDataset) -> Split:
+def training_split(config: Config, dataset: Episodes) -> Split:
     """Which episodes are trained on and which are held out. Raises ValueError for more than there are."""
     split = split_episodes(len(dataset), config.split_seed)
     if config.episodes is None:
@@ -78,7 +79,7 @@ def _check_numbers(config: Config) -> None:
         )
 
 
-def _check_cameras(config: Config, dataset: EpisodeDataset) -> None:
+def _check_cameras(config: Config, dataset: Episodes) -> None:
     if dataset.schema.image is None:
         raise ValueError(f"{config.data} has no images; a feature world model needs video")
     if dataset.schema.views > 1:
@@ -108,7 +109,7 @@ def _check_latent(
         )
 
 
-def _adapter(config: Config, dataset: EpisodeDataset, base: dino_world.FrozenDinoWorld) -> nn.Module:
+def _adapter(config: Config, dataset: Episodes, base: dino_world.FrozenDinoWorld) -> nn.Module:
     """The new adapter, after a trial on zeros: an action space that it cannot take is a ValueError."""
     n, action = config.actions_per_step, dataset.schema.action
     torch.manual_seed(config.seed)

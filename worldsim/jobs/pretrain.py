@@ -16,7 +16,7 @@ from worldsim.backbones import dino_world
 from worldsim.backbones.reduced import ReducedEncoder, save_reduction
 from worldsim.config import component
 from worldsim.data.clips import split_episodes
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.opening import open_dataset
 from worldsim.data.variable_rate import variable_rate_rows
 from worldsim.jobs import parts, runs, train
 from worldsim.learners.predictor import Config as LearnerConfig
@@ -55,7 +55,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Pretrain; returns the folder of the predictor, which `--predictor.name` takes."""
-    dataset = EpisodeDataset(config.data)
+    dataset = open_dataset(config.data)
     split = split_episodes(len(dataset), config.seed, val=0.05, test=0.0)
     folder = runs.create_run(config.out, config, config.resume, config.overwrite)
     base = registry.build(config.encoder)

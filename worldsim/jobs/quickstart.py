@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from worldsim import envs
 from worldsim.config import to_plain
-from worldsim.data.read import EpisodeDataset
+from worldsim.data.opening import open_dataset
 from worldsim.files import atomic_write_json
 from worldsim.jobs import collect, devices, evaluate, finetune, kept, pages, plan, runs, saved, train
 from worldsim.jobs.results import Evaluation, PlanResult
@@ -89,7 +89,7 @@ def run(config: Config) -> Path:
         return plan.plan(loaded(), planning)
 
     def judges() -> Evaluation:
-        return evaluate.evaluate(loaded(), EpisodeDataset(data), judging)
+        return evaluate.evaluate(loaded(), open_dataset(data), judging)
 
     planned, again = _kept(folder, 3, "plan", PlanResult, _made_by(planning, model), plans)
     judged, anew = _kept(folder, 4, "evaluate", Evaluation, _made_by(judging, model), judges)

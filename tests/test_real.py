@@ -80,7 +80,7 @@ def test_a_data_set_is_collected_under_factors(tmp_path: Path) -> None:
     )
     dataset = EpisodeDataset(collect(config))
     dynamics = envs.dynamics(FAST[1], 64, config.variation)
-    assert dataset.schema.state == dynamics.state_names
+    assert isinstance(dynamics, RealDynamics) and dataset.schema.state == dynamics.state_names
     for i in range(3):
         episode = dataset.episode(i)
         assert episode.state is not None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from worldsim import envs, registry
 from worldsim.config import component
+from worldsim.data import open_dataset
 from worldsim.jobs import devices, pages, plan_images, runs, saved
 from worldsim.jobs.acting import Spent, baselines, carry_out, policy, seconds_alone
 from worldsim.jobs.measures import wilson
@@ -44,7 +45,8 @@ class Config:
     """Pictures of what was seen, oldest first and a model step apart, the last one now: plan from them alone."""
     goal: Path | None = None
     """The picture of the goal of that plan."""
-    env: str = "worldsim/TwoRoom-v0"
+    env: str | None = None
+    """None: the one that the episodes of the training were collected in."""
     protocol: str = "near"
     """Which held-out pairs: near (25 steps ahead on a held-out trajectory) or opposite (in opposite rooms)."""
     variation: tuple[str, ...] = ()
@@ -124,9 +126,10 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
 
     Raises ValueError, before any work, if the environment is not like the one of the training.
     """
-    dynamics = envs.dynamics(config.env, _image_size(loaded.model.spec.image))
+    env = config.env or _trained_in(loaded)
+    dynamics = envs.dynamics(env, _image_size(loaded.model.spec.image), config.variation)
     check_environment(loaded.model.spec, dynamics)
-    tasks = envs.pairs(config.env, config.protocol, config.pairs, 0, config.variation)
+    tasks = envs.pairs(env, config.protocol, config.pairs, 0, config.variation)
     n = loaded.model.spec.actions_per_step
     planner = registry.build(config.planner)
     device, dtype = devices.find(config.device), resolve(config.dtype, config.device)
@@ -151,7 +154,7 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         for i, shown in frames.items()
     )
     return PlanResult(
-        config.env,
+        env,
         config.protocol,
         tasks.budget,
         tuple(rows),
@@ -161,6 +164,18 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         min(config.batch, config.pairs),
         varied(config),
     )
+
+
+def _trained_in(loaded: saved.Loaded) -> str:
+    """The environment that the episodes of the training were collected in; ValueError if it is none of ours."""
+    remedy = f"say with --env in which to plan; there are {', '.join(envs.ids())}"
+    try:
+        env = open_dataset(loaded.config.data).source.env
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the episodes that {loaded.folder} was trained on cannot be opened: {remedy}") from error
+    if env not in envs.ids():
+        raise ValueError(f"{loaded.folder} was trained on episodes of {env or 'an unknown environment'}: {remedy}")
+    return env
 
 
 def varied(config: Config) -> tuple[str, ...]:

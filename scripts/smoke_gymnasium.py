@@ -51,7 +51,7 @@ def smoke(name: str, folder: Path) -> None:
     seen, reward, *_ = env.step(env.action_space.sample())
     if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
         sys.exit(f"{env_id} imagines {seen.shape} with reward {reward}")
-    ratio = json.loads((Path(run) / "evaluate" / "summary.json").read_text())[RATIO]
+    ratio = json.loads((Path(run) / "evaluate" / "summary.json").read_text()).get(RATIO)
     print(f"{env_id}: imagined a reward of {reward:.3g}; shuffled over right actions, 4 steps ahead: {ratio}")
 
 

@@ -108,7 +108,8 @@ def test_the_continuation_head_begins_at_the_usual_rate() -> None:
 def test_a_reward_that_never_changes_is_predicted_as_it_is() -> None:
     head = reward.build(reward.Config(4), N, D, A)
     head.fit_scale(torch.full((7,), 3.0))
-    assert float(head.center) == 3 and float(head.scale) == 1
+    state = head.state_dict()
+    assert float(state["center"]) == 3 and float(state["scale"]) == 1
 
 
 def test_episodes_shorter_than_a_step_and_missing_outcomes_are_named() -> None:

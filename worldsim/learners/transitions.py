@@ -44,8 +44,8 @@ class Transitions:
         self.row = np.concatenate(spans)  # [W], the first frame of every step
         self.steps = self.row[:, None] + np.arange(n)  # [W, n]
         self.outcomes, self.n = outcomes, n
-        self.reward = outcomes.reward[self.steps].sum(1)
-        self.done = outcomes.done[self.steps].any(1)
+        self.reward: NDArray[np.float32] = np.sum(outcomes.reward[self.steps], axis=1)
+        self.done: NDArray[np.bool_] = np.any(outcomes.done[self.steps], axis=1)
 
     @property
     def rate(self) -> float:

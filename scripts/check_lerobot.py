@@ -119,7 +119,7 @@ def _check_ours(out: Path) -> None:
         rows, episode = read["episode"] == index, dataset.episode(index)
         assert episode.video is not None
         assert np.array_equal(read["action"][rows][:-1], episode.action) and set(read["task"][rows]) == {episode.task}
-        assert np.array_equal(read["state"][rows], episode.state)
+        assert episode.state is not None and np.array_equal(read["state"][rows], episode.state)
         for v, camera in enumerate(dataset.schema.cameras):
             frames = read[f"image{read['keys'].tolist().index(camera)}"][rows].transpose(0, 2, 3, 1) * 255
             worst = max(worst, float(np.abs(frames - episode.video[:, v]).max()))
@@ -135,7 +135,7 @@ def _check_theirs(out: Path, kind: str) -> None:
     first, off = 0, 0.0
     for index in range(len(dataset)):
         episode, rows = dataset.episode(index), slice(first, first + int(dataset.lengths[index]))
-        assert episode.video is not None and episode.state is not None
+        assert episode.video is not None
         assert np.array_equal(episode.action, put["action"][rows][:-1])
         assert np.array_equal(episode.state, put["state"][rows]) and episode.task == ("circle", "ring")[index % 2]
         for camera in ("top", "side"):

@@ -24,7 +24,7 @@ def film(length: int, seed: int, size: tuple[int, int] = (24, 32)) -> np.ndarray
 
 def write_film(file: Path, frames: np.ndarray, fps: int = 10) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = codec.VideoWriter(file, fps, *frames.shape[1:3], CODEC)
+    writer = codec.VideoWriter(file, fps, frames.shape[1], frames.shape[2], CODEC)
     writer.write(frames)
     writer.close()
 
@@ -87,7 +87,9 @@ def write_minari(folder: Path, jpeg: bool = False) -> Path:
         for i, length in enumerate(LENGTHS):
             rng = np.random.default_rng(i)
             group = out.create_group(f"episode_{i}")
-            frames = np.repeat(np.repeat(film(length, i, (3, 5)), size[0] // 3, 1), size[1] // 5 + 1, 2)[:, :, : size[1]]
+            frames = np.repeat(np.repeat(film(length, i, (3, 5)), size[0] // 3, 1), size[1] // 5 + 1, 2)[
+                :, :, : size[1]
+            ]
             group["observations/place"] = rng.normal(size=(length, 2))
             if jpeg:
                 stored = [np.frombuffer(_jpeg(frame), np.uint8) for frame in frames]

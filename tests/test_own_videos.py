@@ -56,6 +56,7 @@ def test_the_page_can_be_followed_step_by_step(
         Image.fromarray(rng.integers(256, size=(64, 64, 3), dtype=np.uint8) // (number + 1)).save(f"{name}.png")
     lines = re.findall(r"^worldsim .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert [shlex.split(line)[1] for line in lines] == ["data", "data", "data", "finetune", "evaluate", "plan"]
+    printed = ""
     for line in lines:
         words = shlex.split(line)[1:]
         assert cli.main([*words, *SHORT.get(words[0], "").split()]) == 0, line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,8 @@ from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.jobs import finetune, preparing, saved
 from worldsim.jobs.preparing import prepare
+from worldsim.models.feature import FeatureModel
+from worldsim.protocols import FrozenEncoder
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +147,11 @@ def test_the_camera_that_is_named_is_the_one_that_is_seen(
     loaded = saved.load(finetune.run(wrist))
     assert loaded.config.camera == "wrist" and loaded.model.spec.image == (1, 3, 64, 64)
     dataset = EpisodeDataset(two_cameras, "wrist")
-    assert loaded.identity.dataset == dataset.fingerprint
-    kept = cache.cache_features(dataset, loaded.model.encoder, cache.Config(tmp_path / "run" / "features"))
+    assert loaded.identity.dataset == dataset.fingerprint and isinstance(loaded.model, FeatureModel)
+    encoder = cast(FrozenEncoder, loaded.model.encoder)
+    kept = cache.cache_features(dataset, encoder, cache.Config(tmp_path / "run" / "features"))
     video = cache.to_video(torch.from_numpy(EpisodeDataset(config.data).frames(3)[:4, :, ::-1].copy()))
-    seen = loaded.model.encoder.encode(video[:, None])[:, 0]
+    seen = encoder.encode(video[:, None])[:, 0]
     assert torch.allclose(torch.from_numpy(kept.episode(3)[:4].astype(np.float32)), seen, atol=0.05)
 
 

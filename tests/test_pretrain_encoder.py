@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldsim.backbones import dinov2
+from worldsim.backbones import dinov2, images
 from worldsim.jobs import encoder_probes as probes
 from worldsim.jobs import frame_bank, pretrain_encoder
 from worldsim.learners import self_distillation
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_of_a_run_is_an_encoder(run: Path) -> None:
     encoder = dinov2.build(dinov2.Config(str(run)))
     assert (encoder.grid, encoder.width) == ((8, 8), 24)
-    assert encoder.preprocessing == dinov2.Preprocessing(pretrain_encoder.MEAN, pretrain_encoder.STD, 64)
+    assert encoder.preprocessing == images.Preprocessing(pretrain_encoder.MEAN, pretrain_encoder.STD, 64)
     assert {file.name for file in run.iterdir()} >= {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -67,7 +68,7 @@ def test_an_older_recording_whose_actions_led_to_their_frame_is_shifted(tmp_path
         values = np.asarray(stored["action"])
         for first, length in zip((0, 6, 10), LENGTHS, strict=True):
             values[first : first + length] = np.roll(values[first : first + length], 1, axis=0)
-        stored["action"][:] = values
+        cast(h5py.Dataset, stored["action"])[:] = values
     assert np.array_equal(open_dataset(file, fps=5).episode(1).action, values[7:10])
 
 

@@ -200,8 +200,8 @@ def check_increasing(time: NDArray[np.float64], name: str) -> None:
         row = int(bad.argmax())
         kind = "stands twice" if time[row] == time[row + 1] else "goes back" if time[row + 1] < time[row] else "is none"
         raise DataError(
-            f"of its {name} one {kind}: row {row} is at {time[row]:.6g} s and row {row + 1} at {time[row + 1]:.6g} s; sort "
-            "the rows by time and leave each only once"
+            f"of its {name} one {kind}: row {row} is at {time[row]:.6g} s and row {row + 1} at {time[row + 1]:.6g} s; "
+            "sort the rows by time and leave each only once"
         )
 
 

@@ -65,7 +65,7 @@ def two_cameras(config: finetune.Config, tmp_path_factory: pytest.TempPathFactor
         ({"fit_reduction": True, "reduction": preparing.parts.ReductionConfig(factor=3)}, "reduction.factor is 3"),
         ({"heads_from": Path("nowhere")}, r"nowhere holds no adapter\.safetensors"),
         ({"camera": "wrist"}, "has no camera 'wrist'; did you mean 'front'"),
-        ({"data": Path("nowhere")}, "nowhere is not a LeRobot data set"),
+        ({"data": Path("nowhere")}, "nowhere does not exist; .worldsim collect. makes"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_made(

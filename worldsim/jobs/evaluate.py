@@ -13,6 +13,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim import envs
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import devices, held_out, pages, runs, saved
@@ -35,7 +36,7 @@ from worldsim.registry import nearest
 log = logging.getLogger(__name__)
 
 POSITION = ("agent_x", "agent_y")
-TOLERANCE = 4.5 / 65  # of the width of the image: at the goal, for TwoRoom
+TOLERANCE = 4.5 / 65  # of the width of the picture: at the goal, for TwoRoom
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Config:
     position: tuple[str, ...] = POSITION
     """The entries of the exact state that are a position: their error is a Euclidean distance."""
     tolerance: float | None = None
-    """The error up to which a position is right; None: 4.5 / 65 of the width of the image."""
+    """The error up to which a position is right; None: 4.5 / 65 of the width of the picture."""
     shown: int = 6
     """Films in the report, a third of them under shuffled actions."""
     batch: int = 16
@@ -128,7 +129,6 @@ def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config
             films += shown
             bar.update(len(some))
     right, shuffled, zero, copy_last, floor = (_join(kind) for kind in zip(*parts, strict=True))
-    width = dataset.schema.image[1] if dataset.schema.image else 0
     measured = right.position is not None
     return Evaluation(
         episode=held.episode,
@@ -143,10 +143,18 @@ def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config
         asked=config.horizon,
         trained=subject.trained,
         seconds_per_step=spec.seconds_per_step,
-        tolerance=(config.tolerance or TOLERANCE * width) if measured else None,
+        tolerance=(config.tolerance or TOLERANCE * width(dataset)) if measured else None,
         position=config.position if measured else (),
         seed=config.seed,
     )
+
+
+def width(dataset: Episodes) -> float:
+    """The width of the picture in the unit of the exact state: that of our own environment, whatever the image size;
+    of episodes from elsewhere, whose positions are taken to be in pixels, that of the image (0 without images)."""
+    if dataset.source.env in envs.ids():
+        return envs.entry(dataset.source.env).width
+    return float(dataset.schema.image[1]) if dataset.schema.image else 0.0
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

@@ -17,6 +17,11 @@ class Config:
 
     width: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a width that no layer can have."""
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width is {self.width}, it must be 1 or more")
+
 
 class ActionBlock(nn.Module):
     """MLP(LN([q, a])), zero at the start."""

@@ -20,6 +20,11 @@ class Config:
     """Start from random weights instead of the base's: the predictor from scratch."""
     width: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a width that no layer can have."""
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width is {self.width}, it must be 1 or more")
+
 
 class Full(nn.Module):
     """Action blocks inside a trainable copy of the base."""

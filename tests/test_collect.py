@@ -168,7 +168,7 @@ def test_resizing_keeps_flat_colours_and_the_order_of_channels() -> None:
         ({"env": "no_such_package:Env-v0"}, "unknown environment 'no_such_package:Env-v0'.*installed"),
         ({"behaviour": "expert"}, "unknown behaviour 'expert'.*there are random, oracle, mixed"),
         ({"variation": ("colour",)}, "colour"),
-        ({"length": 1}, "5 episodes of 1 frames"),
+        ({"length": 1}, "length is 1, it must be 2 or more"),
         ({"episodes": 10**12}, "MiB are free"),
     ],
 )

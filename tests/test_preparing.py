@@ -13,6 +13,7 @@ import torch
 
 from tests.small_run import small_config
 from tests.small_set import collect_small
+from worldsim.adapters import dino_wm
 from worldsim.backbones import dino_world, dinov2
 from worldsim.data import cache
 from worldsim.data.episodes import FRONT, Episode
@@ -22,6 +23,7 @@ from worldsim.jobs import finetune, preparing, saved
 from worldsim.jobs.preparing import prepare
 from worldsim.models.feature import FeatureModel
 from worldsim.protocols import FrozenEncoder
+from worldsim.registry import Component
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,17 @@ def test_an_adapter_that_cannot_take_the_actions_is_said_before_anything_is_made
     monkeypatch.setattr(preparing.registry, "build", narrow)
     with pytest.raises(ValueError, match="adapter 'action_blocks' cannot take 5 actions of 2 entries.*--adapter.kind"):
         finetune.run(replace(config, out=tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_that_cannot_be_built_is_said_before_anything_is_made(
+    config: finetune.Config, tmp_path: Path
+) -> None:
+    negative = Component("adapters", "dino_wm", dino_wm.Config(frames=2, mlp=-8))
+    with pytest.raises(
+        ValueError, match="adapter 'dino_wm' cannot take 5 actions .*negative dimension.*--adapter.kind"
+    ):
+        finetune.run(replace(config, out=tmp_path / "run", adapter=negative))
     assert not list(tmp_path.iterdir())
 
 

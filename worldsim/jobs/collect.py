@@ -39,6 +39,13 @@ class Config:
     variation: tuple[str, ...] = ()  # factors of ours that vary beyond the usual
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no collection can have."""
+        for name, least in (("episodes", 1), ("length", 2), ("num_envs", 1), ("size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, it must be {least} or more")
+
 
 def run(config: Config) -> Path:
     """The job behind `worldsim collect`."""
@@ -51,11 +58,6 @@ def collect(config: Config) -> Path:
     Raises ValueError for an unknown environment (the nearest is named), behaviour or an action space that cannot be
     stored, FileExistsError if the folder exists and OSError (ENOSPC) if it does not fit.
     """
-    if config.episodes < 1 or config.length < 2 or config.num_envs < 1:
-        raise ValueError(
-            f"{config.episodes} episodes of {config.length} frames in {config.num_envs} environments: "
-            "at least 1, 2 and 1 are needed to collect"
-        )
     check_target(config.out, config.overwrite)
     n = min(config.num_envs, config.episodes)
     stage = make_stage(Troupe(config.env, n, config.behaviour, config.seed, config.size, config.variation))

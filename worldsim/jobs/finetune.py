@@ -115,6 +115,12 @@ class Config:
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
+
 
 def run(config: Config) -> Path:
     """Fine-tune; returns the run folder, which `worldsim.load`, `plan` and `evaluate` take."""

@@ -75,9 +75,9 @@ class Config:
         """Raises ValueError for a number that no run can have."""
         if bool(self.obs) != (self.goal is not None):
             raise ValueError("a plan from pictures needs both: --obs NOW.png --goal GOAL.png")
-        for name in ("pairs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        for name, least in (("pairs", 1), ("batch", 1), ("films", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
 
 
 def run(config: Config) -> Path:

@@ -113,12 +113,13 @@ def _adapter(config: Config, dataset: Episodes, base: dino_world.FrozenDinoWorld
     """The new adapter, after a trial on zeros: an action space that it cannot take is a ValueError."""
     n, action = config.actions_per_step, dataset.schema.action
     torch.manual_seed(config.seed)
-    adapter = registry.build(config.adapter, base, action, n)
     grid, steps = base.architecture.grid, config.frames - 1
     features = torch.zeros(1, steps, grid[0] * grid[1], base.width)
     times = torch.arange(config.frames)[None] * (n / dataset.schema.fps)
     state = torch.get_rng_state()
     try:
+        adapter = registry.build(config.adapter, base, action, n)
+        state = torch.get_rng_state()
         with torch.no_grad():
             cast(PredictorAdapter, adapter).predict(base, features, times, torch.zeros(1, steps, n, action.size))
     except (RuntimeError, IndexError, TypeError) as error:

@@ -102,7 +102,7 @@ class Scripted:
         known = envs.behaviours(troupe.env, troupe.variation)
         if troupe.behaviour not in known:
             raise ValueError(f"unknown behaviour {troupe.behaviour!r} of {troupe.env}; there are {', '.join(known)}")
-        n, size = troupe.n, troupe.size or 64
+        n, size = troupe.n, 64 if troupe.size is None else troupe.size
         dynamics = envs.dynamics(troupe.env, size, troupe.variation)
         self._behaviour = known[troupe.behaviour]
         self._envs = envs.make_vector(troupe.env, n, size, autoreset=False, variation=troupe.variation)

@@ -58,6 +58,8 @@ class Config:
         for name in ("max_seconds", "checkpoint_seconds"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, it must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,14 @@ class Config:
     precision: Precision = "auto"
     """Of the matrix products of pixels and distance; weights and optimiser stay in float32."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}, it must be more than 0")
+        for name, least in (("batch", 1), ("distance_batch", 1), ("warmup", 0), ("weight_decay", 0), ("seed", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
+
 
 @dataclass(frozen=True)
 class FrameTable:

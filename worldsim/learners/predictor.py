@@ -35,6 +35,15 @@ class Config:
     precision: Precision = "auto"
     """Of the matrix products; weights and optimiser stay in float32."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        for name in ("lr", "clip", "beta"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
+        for name in ("warmup", "weight_decay", "rollout"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
+
 
 @dataclass(frozen=True)
 class FeatureClips:

@@ -56,8 +56,25 @@ def test_overwrite_empties_a_run_but_refuses_a_folder_that_no_run_made(tmp_path:
 
 def test_a_file_in_the_place_of_a_run_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    with pytest.raises(FileExistsError, match="is a file"):
-        runs.create_run(tmp_path / "a", Job())
+    for out in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
+        with pytest.raises(NotADirectoryError, match=r"a is a file, where a folder is due.*another --out"):
+            runs.create_run(out, Job())
+        for overwrite in (False, True):
+            with pytest.raises(NotADirectoryError, match="is a file"):
+                runs.check_new(out, overwrite)
+
+
+def test_what_may_not_be_overwritten_is_known_before_the_work(tmp_path: Path) -> None:
+    runs.check_new(tmp_path / "new", overwrite=False)
+    run = runs.create_run(tmp_path / "run", Job())
+    runs.check_new(run, overwrite=True)
+    with pytest.raises(FileExistsError, match="run exists; replace it with --overwrite"):
+        runs.check_new(run, overwrite=False)
+    (tmp_path / "home").mkdir()
+    runs.check_new(tmp_path / "home", overwrite=True)
+    (tmp_path / "home" / "letter").write_text("dear")
+    with pytest.raises(FileExistsError, match="no run made it"):
+        runs.check_new(tmp_path / "home", overwrite=True)
 
 
 def test_a_summary_holds_none_for_what_was_not_measured_and_refuses_nan(tmp_path: Path) -> None:
@@ -104,3 +121,13 @@ def test_a_damaged_row_is_named_by_file_and_line(tmp_path: Path) -> None:
 
 def test_the_committed_table_is_what_the_rows_make() -> None:
     assert (ROOT / "docs" / "benchmarks.md").read_text() == runs.benchmarks(ROOT / "docs" / "results")
+
+
+def test_a_fixed_setting_is_named_to_the_leaf_and_what_is_not_fixed_may_change(tmp_path: Path) -> None:
+    begun = {"data": {"episodes": 3, "seed": 1}, "part": {"kind": "a", "x": 1}, "rate": 0.1}
+    folder = runs.create_run(tmp_path / "a", begun)
+    with pytest.raises(ValueError, match="begun with data.seed 1, not 2.*--overwrite, or give another --out"):
+        runs.check_run(folder, begun | {"data": {"episodes": 3, "seed": 2}}, resume=True, fixed=("data",))
+    with pytest.raises(ValueError, match="begun with part.kind a, not b"):
+        runs.check_run(folder, begun | {"part": {"kind": "b", "y": 1}}, resume=True, fixed=("part",))
+    runs.check_run(folder, begun | {"data": {"episodes": 3, "seed": 2}}, resume=True, fixed=("data.episodes", "dat"))

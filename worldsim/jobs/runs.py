@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from worldsim import config as configuration
-from worldsim.files import atomic_write_bytes, atomic_write_json, atomic_write_text
+from worldsim.files import atomic_write_bytes, atomic_write_json, atomic_write_text, check_folder
 from worldsim.jobs.paths import same_place
 
 __all__ = [
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 
 def check_new(out: str | os.PathLike[str], overwrite: bool) -> None:
-    """FileExistsError if the folder of a job that cannot be resumed holds something: said before the work."""
+    """Raise what `create_run` would for a job that cannot be resumed: said before the work."""
     folder = Path(out)
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if _holds_something(folder, overwrite) and not overwrite:
         raise FileExistsError(f"the folder {folder} exists; replace it with --overwrite, or give another --out")
 
 
@@ -52,25 +52,30 @@ def check_run(
 ) -> None:
     """Raise what `create_run` would, which is to be known before the work; nothing is changed."""
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; give another --out")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not _holds_something(folder, overwrite):
         return
-    made_by_run = (folder / CONFIG).is_file()
-    if overwrite and not made_by_run:
-        raise FileExistsError(f"{folder} has no {CONFIG}, so no run made it: not overwritten; give another --out")
     if not overwrite and not resume:
         raise FileExistsError(
             f"the run folder {folder} exists; go on in it with --resume, replace it with --overwrite, or give "
             "another --out"
         )
-    if not overwrite and made_by_run:
+    if not overwrite and (folder / CONFIG).is_file():
         for key, old, new in _changes(folder, configuration.to_plain(config)):
-            if key in fixed:
+            if any(f"{key}.".startswith(f"{name}.") for name in fixed):
                 raise ValueError(
-                    f"{folder} was begun with {key} {old}, not {new}, and what it learned depends on it: resume with "
-                    "the same, or give another --out"
+                    f"{folder} was begun with {key} {old}, not {new}, and what is there depends on it: resume with "
+                    "the same, start anew with --overwrite, or give another --out"
                 )
+
+
+def _holds_something(folder: Path, overwrite: bool) -> bool:
+    """Whether something is there; raises OSError for what can be no run folder or, to be overwritten, is none."""
+    check_folder(folder, "give another --out")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    if overwrite and not (folder / CONFIG).is_file():
+        raise FileExistsError(f"{folder} has no {CONFIG}, so no run made it: not overwritten; give another --out")
+    return True
 
 
 def create_run(
@@ -84,7 +89,8 @@ def create_run(
 
     A folder that holds something is a FileExistsError, unless `resume` goes on in it (a changed setting is logged) or
     `overwrite` empties it first, which is refused for a folder that no run made. An empty folder is as good as none.
-    A resumed run that changes one of the `fixed` settings, on which what is there depends, is a ValueError.
+    A resumed run that changes one of the `fixed` settings, such as "data" or "finetune.batch" ("finetune": all that is
+    in it), on which what is there depends, is a ValueError.
     """
     check_run(out, config, resume, overwrite, fixed)
     folder = Path(out)
@@ -167,12 +173,22 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _changes(folder: Path, new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The top-level settings that differ from those a run was begun with: (name, old, new)."""
+    """The settings that differ from those a run was begun with: (dotted name, old, new)."""
     old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}
     out = Path(old.get("out") or folder)
     keys = sorted({*old, *new} - {"resume", "overwrite", "out"})
+    return [change for key in keys for change in _differing(key, old.get(key), new.get(key), out, folder)]
+
+
+def _differing(key: str, old: Any, new: Any, out: Path, folder: Path) -> list[tuple[str, Any, Any]]:
+    """What differs within a setting, as `_changes` has it; of a component of another kind, the kind alone."""
+    if same_place(old, new, out, folder):
+        return []
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [(key, old, new)]
+    names = sorted({*old, *new}) if old.get("kind") == new.get("kind") else ["kind"]
     return [
-        (key, old.get(key), new.get(key)) for key in keys if not same_place(old.get(key), new.get(key), out, folder)
+        change for name in names for change in _differing(f"{key}.{name}", old.get(name), new.get(name), out, folder)
     ]
 
 

@@ -41,7 +41,7 @@ def settings(run: Path, **changes: Any) -> plan.Config:
 def test_planning_writes_numbers_and_a_page(tuned: Path) -> None:
     folder = plan.run(settings(tuned, baselines=True))
     values = json.loads((folder / "summary.json").read_text())
-    assert folder == tuned / "plan-near" and values["plan.pairs"] == 3
+    assert folder == tuned / "plan-near-raw" and values["plan.pairs"] == 3
     assert values["plan.oracle"] == 1.0 and values["plan.success_low"] <= values["plan.success"]
     assert values["plan.model_calls"] == 4 * 2 + 2
     assert (folder / "report.html").read_text().count("<video") == 1
@@ -61,7 +61,7 @@ def test_the_latency_is_of_one_episode_alone_and_the_throughput_of_all_side_by_s
     loaded = saved.load(tuned)
     monkeypatch.setattr(registry, "build", lambda component: Slow())
     result = plan.plan(loaded, settings(tuned, pairs=8, batch=8, films=0))
-    row, values = result.rows[0], plan.summary(result, "raw")
+    row, values = result.rows[0], plan.summary(result)
     assert row.seconds_alone is not None and row.decisions_per_second is not None
     assert row.seconds_alone >= SLEEP, "it does not shrink with the episodes side by side"
     assert row.decisions_per_second > 2 / row.seconds_alone, "eight episodes share a call"
@@ -78,12 +78,23 @@ def test_the_latency_is_of_one_episode_alone_and_the_throughput_of_all_side_by_s
 def test_what_varies_is_in_the_folder_the_numbers_and_the_page(tuned: Path) -> None:
     config = settings(tuned, pairs=1, films=0, variation=("wall_x", "agent_color", "wall_x"))
     folder = plan.run(config)
-    assert folder == tuned / "plan-near-agent_color-wall_x"
+    assert folder == tuned / "plan-near-agent_color-wall_x-raw"
     assert json.loads((folder / "summary.json").read_text())["plan.variation"] == ["agent_color", "wall_x"]
     assert "near, varied agent_color, wall_x" in (folder / "report.html").read_text()
     with pytest.raises(ValueError, match="nearest is 'wall_x'"):
         plan.run(replace(config, variation=("wallx",), out=tuned / "unknown"))
     assert not (tuned / "unknown").exists()
+
+
+def test_a_plan_by_probed_positions_is_marked_and_kept_apart(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plan.run(settings(tuned, pairs=1, films=0, distance="probe"))
+    assert folder == tuned / "plan-near-probe"
+    assert json.loads((folder / "summary.json").read_text())["plan.objective"] == "probe"
+    page = (folder / "report.html").read_text()
+    assert "Ablation: supervised by true positions" in page and "Success, near, probe distance" in page
+    monkeypatch.setattr(plan, "goal_distance", lambda loaded, kind: lambda latent, goal: (latent - goal)[:, 0, 0].abs())
+    folder = plan.run(settings(tuned, pairs=1, films=0, distance="temporal"))
+    assert folder == tuned / "plan-near" and "Ablation" not in (folder / "report.html").read_text()
 
 
 def other_spec(loaded: saved.Loaded, **changes: Any) -> saved.Loaded:

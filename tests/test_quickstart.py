@@ -7,12 +7,15 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.small_run import small_config
 from tests.small_set import ID, LENGTH, collect_small
+from worldsim.adapters import full
+from worldsim.config import parse
 from worldsim.jobs import collect, evaluate, finetune, kept, plan, quickstart, saved
 from worldsim.jobs.results import Errors, Evaluation, ImaginedFilm, PlanFilm, PlanResult, PlanRow
 from worldsim.policies import cem
@@ -23,13 +26,14 @@ from worldsim.registry import Component
 def config(tmp_path_factory: pytest.TempPathFactory) -> quickstart.Config:
     """A finished quickstart of seconds."""
     folder = tmp_path_factory.mktemp("quick")
+    usual = quickstart.Config().finetune
     planner = Component("policies", "cem", cem.Config(samples=4, elites=2, iterations=1, horizon=2))
     config = quickstart.Config(
         folder / "run",
         collect.Config(ID, episodes=7, length=LENGTH, num_envs=4, seed=1),
-        small_config(collect_small(folder / "data"), folder),
-        plan.Config(Path("model"), pairs=2, planner=planner, distance="raw", films=1, baselines=False),
-        evaluate.Config(Path("model"), horizon=3, clips=3, shown=2),
+        replace(small_config(collect_small(folder / "data"), folder), data=usual.data, out=usual.out),
+        plan.Config(quickstart.Config().plan.run, pairs=2, planner=planner, distance="raw", films=1, baselines=False),
+        evaluate.Config(quickstart.Config().evaluate.run, horizon=3, clips=3, shown=2),
         resume=True,
     )
     quickstart.run(config)
@@ -86,6 +90,58 @@ def test_a_changed_setting_or_other_weights_redo_the_stage_that_depends_on_it(
         quickstart.run(config)
     heads.write_bytes(content)
     quickstart.run(config)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "named"),
+    [
+        ("collect", {"episodes": 8}, "begun with collect.episodes 7, not 8"),
+        ("finetune", {"batch": 5}, "begun with finetune.batch 4, not 5"),
+        ("finetune", {"adapter": Component("adapters", "full", full.Config())}, "finetune.adapter.kind action_blocks"),
+    ],
+)
+def test_a_resumed_quickstart_keeps_the_settings_of_what_is_made(
+    config: quickstart.Config, stage: str, change: dict[str, Any], named: str
+) -> None:
+    before = (config.out / "config.yaml").read_bytes()
+    changed = replace(getattr(config, stage), **change)
+    with pytest.raises(ValueError, match=f"{named}.*--overwrite, or give another --out"):
+        quickstart.run(replace(config, **{stage: changed}))  # pyright: ignore[reportArgumentType]
+    assert (config.out / "config.yaml").read_bytes() == before
+
+
+def test_a_model_that_is_not_finished_may_be_trained_longer(tmp_path: Path) -> None:
+    assert quickstart._made(tmp_path) == ()
+    (tmp_path / "data").mkdir()
+    assert quickstart._made(tmp_path) == ("collect",)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.yaml").touch()
+    assert "finetune.batch" in quickstart._made(tmp_path) and "finetune.train" not in quickstart._made(tmp_path)
+    (tmp_path / "model" / "summary.json").touch()
+    assert quickstart._made(tmp_path) == ("collect", "finetune")
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["runs/mine"], "give --out runs/mine"),
+        (["--collect.out", "d"], "worldsim collect --out d"),
+        (["--finetune.features", "f"], "worldsim finetune DATA --features f"),
+        (["--finetune.overwrite"], "give --overwrite"),
+        (["--plan.env", "worldsim/PushT-v0"], "worldsim plan OUT"),
+        (["--plan.obs", "now.png", "--plan.goal", "goal.png"], "worldsim plan OUT"),
+        (["--evaluate.data", "d"], "worldsim evaluate OUT"),
+    ],
+)
+def test_a_setting_that_would_not_be_heeded_is_refused(words: list[str], remedy: str, tmp_path: Path) -> None:
+    config = parse(quickstart.Config, [*words, "--out", str(tmp_path / "never")])
+    with pytest.raises(ValueError, match=f"quickstart does not heed: .*{remedy}"):
+        quickstart.run(config)
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_page_says_what_was_trained(config: quickstart.Config) -> None:
+    assert "only the action blocks were trained" in (config.out / "report.html").read_text()
 
 
 def results() -> tuple[PlanResult, Evaluation]:

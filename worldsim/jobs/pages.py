@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from worldsim.backbones import dino_world
+from worldsim.config import to_plain
 from worldsim.jobs import evaluation_page
 from worldsim.jobs.results import Evaluation, PlanFilm, PlanResult
+from worldsim.pretrained import bundled
+from worldsim.registry import Component
 from worldsim.report.html import write_report
 from worldsim.report.records import Bars, Cell, Film, Headline, Report, Section, Table, Verdict
 
+OBJECTIVES = {
+    "temporal": "the learned temporal distance",
+    "raw": "the raw distance between features, which nothing was learned for",
+    "probe": "the distance between probed states",
+}
 Part = tuple[tuple[Headline, ...], tuple[Section, ...], tuple[str, ...]]
 """Headlines, sections and warnings: what a job adds to a page."""
 
@@ -70,7 +80,8 @@ def plan_sections(result: PlanResult) -> Part:
     text = (
         f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
         "goal known by its picture alone. The world model sees pictures; what is called simulator or oracle knows the "
-        "exact state and shows what a perfect model would reach." + _varied_text(result)
+        "exact state and shows what a perfect model would reach. The world model's planner makes "
+        f"{OBJECTIVES[result.objective]} small." + _varied_text(result)
     )
     films = tuple(_plan_film(film) for film in result.films if len(film.frames))
     sections = [Section(f"Planning: {result.which}", text, (bars, table))]
@@ -95,15 +106,46 @@ def _varied_text(result: PlanResult) -> str:
 
 def _plan_warnings(result: PlanResult) -> tuple[str, ...]:
     ours, chance = result.rows[0], [row for row in result.rows if row.name == "random"]
-    if chance and ours.low <= chance[0].high:
-        return (
-            f"On {result.which}, planning ({ours.success:.0%}) is not clearly better than random actions "
-            f"({chance[0].success:.0%}): their intervals overlap.",
+    found = []
+    if result.objective == "probe":
+        found.append(
+            "Ablation: supervised by true positions. The distance to the goal is between states that a probe reads, "
+            "which was trained on the exact ones: no result from pictures alone."
         )
-    return ()
+    if chance and ours.low <= chance[0].high:
+        found.append(
+            f"On {result.which}, planning ({ours.success:.0%}) is not clearly better than random actions "
+            f"({chance[0].success:.0%}): their intervals overlap."
+        )
+    return tuple(found)
 
 
 def _plan_film(film: PlanFilm) -> Film:
     goal = np.repeat(film.goal[None], len(film.frames), axis=0)
     title = f"{film.title}: {'reached' if film.success else 'missed'}"
     return Film(title, goal, film.frames, film.seconds_per_frame, "goal", "carried out")
+
+
+def trained_text(adapter: Component, encoder: Component, predictor: dino_world.Config) -> str:
+    """What was frozen and what was trained, in words."""
+    sees, knows = _backbone("encoder", to_plain(encoder)), _backbone("predictor", to_plain(predictor))
+    sees = sees[0].upper() + sees[1:]
+    if adapter.kind == "action_blocks":
+        return (
+            f"{sees} and {knows}, which knows no actions, stay frozen; only the action blocks were trained on the "
+            "collected episodes."
+        )
+    if adapter.kind == "full":
+        scratch = to_plain(adapter)["scratch"]
+        start = f"random weights in the shape of {knows}" if scratch else f"{knows}, which knew no actions"
+        return (
+            f"{sees} stays frozen. Training started from {start}; everything in the predictor and its action blocks "
+            "was trained on the collected episodes."
+        )
+    return f"{sees} stays frozen; the adapter {adapter.kind} was trained on the collected episodes."
+
+
+def _backbone(what: str, settings: Mapping[str, Any]) -> str:
+    name = settings.get("name", settings.get("kind"))
+    weights = " with random weights" if settings.get("random_init") else ""
+    return f"the {'bundled ' if name in bundled() and not weights else ''}{what} {name}{weights}"

@@ -63,7 +63,8 @@ class Config:
     batch: int = 25
     """Episodes side by side, decided in one call."""
     out: Path | None = None
-    """None: in the run folder, under plan-pictures or plan-PROTOCOL, followed by what varies."""
+    """None: in the run folder, under plan-pictures or plan-PROTOCOL, followed by what varies and, unless it is the
+    temporal one, the distance: plan-near-probe."""
     seed: int = 0
     device: str = "cpu"
     """Of the world model; environments and baselines stay on the CPU."""
@@ -86,11 +87,12 @@ def run(config: Config) -> Path:
     loaded = saved.load(config.run)
     if config.goal is not None:
         return _from_pictures(loaded, config, config.goal)
-    out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config)))
+    measure = () if config.distance == "temporal" else (config.distance,)
+    out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config), *measure))
     runs.check_new(out, config.overwrite)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
-    runs.write_summary(folder, summary(result, config.distance))
+    runs.write_summary(folder, summary(result))
     pages.write_plan_report(result, folder / "report.html")
     for row in result.rows:
         log.info("%-24s %.2f [%.2f, %.2f] of %d", row.name, row.success, row.low, row.high, row.n)
@@ -163,6 +165,7 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         str(dtype).removeprefix("torch."),
         min(config.batch, config.pairs),
         varied(config),
+        config.distance,
     )
 
 
@@ -221,13 +224,13 @@ def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Ten
     return lambda latent, goal: (probe(latent) - probe(goal)).norm(dim=1)
 
 
-def summary(result: PlanResult, distance: str) -> dict[str, Any]:
+def summary(result: PlanResult) -> dict[str, Any]:
     """The numbers of `summary.json`, by name."""
     short = {"world model": "success", "simulator, straight-line distance": "simulator_euclidean"}
     values: dict[str, Any] = {
         "plan.protocol": result.protocol,
         "plan.variation": list(result.variation),
-        "plan.objective": distance,
+        "plan.objective": result.objective,
         "plan.pairs": result.rows[0].n,
     }
     for row in result.rows:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +28,23 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 REPORT, SECONDS = "report.html", "seconds.json"
+OTHER_JOBS = {
+    "finetune.data": "give --out {value} to write there; on data of your own: worldsim finetune {value}",
+    "collect.out": "give --out for all; episodes alone: worldsim collect --out {value}",
+    "finetune.out": "give --out for all; a fine-tuning alone: worldsim finetune DATA --out {value}",
+    "finetune.features": "they are kept in the folder of --out; elsewhere: worldsim finetune DATA --features {value}",
+    **{f"finetune.{name}": f"give --{name} for all" for name in ("resume", "overwrite")},
+    **{f"{stage}.overwrite": "give --overwrite for all" for stage in ("collect", "plan", "evaluate")},
+    **{f"plan.{name}": "worldsim plan OUT, afterwards" for name in ("run", "env", "out", "obs", "goal")},
+    **{f"evaluate.{name}": "worldsim evaluate OUT, afterwards" for name in ("run", "data", "out")},
+}
+"""The settings of its stages that quickstart decides itself, and what to do instead."""
 
 
 def _finetune() -> finetune.Config:
     """Everything is trained: the action blocks alone do not get far enough in these minutes (docs/benchmarks.md)."""
     return finetune.Config(
-        Path("data"),
+        Path("OUT/data"),
         adapter=Component("adapters", "full", config_class("adapters", "full")()),
         frames=4,
         context=3,
@@ -45,21 +57,24 @@ def _finetune() -> finetune.Config:
 
 def _plan() -> plan.Config:
     settings = {"samples": 32, "elites": 5, "iterations": 3, "horizon": 3}
-    return plan.Config(Path("model"), planner=Component("policies", "cem", config_class("policies", "cem")(**settings)))
+    return plan.Config(
+        Path("OUT/model"), planner=Component("policies", "cem", config_class("policies", "cem")(**settings))
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """Nothing precomputed but the frozen, action-free backbones; about a quarter of an hour on two cores.
 
-    The collection seed is one on whose episodes no setting was ever chosen.
+    The collection seed is one on whose episodes no setting was ever chosen. Only --out says where to write: data,
+    features and model are in that folder, and paths of a stage, positional ones included, are refused.
     """
 
     out: Path = Path("runs/quickstart")
     collect: collect.Config = field(default_factory=lambda: collect.Config(episodes=400, length=90, seed=7))
     finetune: finetune.Config = field(default_factory=_finetune)
     plan: plan.Config = field(default_factory=_plan)
-    evaluate: evaluate.Config = field(default_factory=lambda: evaluate.Config(Path("model"), horizon=12))
+    evaluate: evaluate.Config = field(default_factory=lambda: evaluate.Config(Path("OUT/model"), horizon=12))
     resume: bool = False
     overwrite: bool = False
 
@@ -70,11 +85,14 @@ def run(config: Config) -> Path:
     A stage that was finished is not done again: what planning and evaluation found is kept beside the report, and
     counts as long as their settings and the weights of the model are the same.
     """
-    # an unknown protocol, factor or device is said now, not after the training
+    _refuse_unused(config)
+    # an unknown protocol, factor, position or device is said now, not after the training
     envs.pairs(config.collect.env, config.plan.protocol, 1, 0, config.plan.variation)
+    if config.finetune.probe:
+        evaluate.check_position(config.evaluate.position, envs.dynamics(config.collect.env).state_names)
     for device in (config.plan.device, config.evaluate.device):
         devices.find(device)
-    folder = runs.create_run(config.out, config, config.resume, config.overwrite)
+    folder = runs.create_run(config.out, config, config.resume, config.overwrite, _made(config.out))
     data, model = folder / "data", folder / "model"
     collecting = replace(config.collect, out=data)
     tuning = replace(config.finetune, data=data, out=model, features=folder / "features", resume=True)
@@ -93,12 +111,28 @@ def run(config: Config) -> Path:
 
     planned, again = _kept(folder, 3, "plan", PlanResult, _made_by(planning, model), plans)
     judged, anew = _kept(folder, 4, "evaluate", Evaluation, _made_by(judging, model), judges)
-    values = _values(folder, planned, planning.distance, judged)
+    values = _values(folder, planned, judged)
     if again or anew or not ((folder / REPORT).is_file() and (folder / runs.SUMMARY).is_file()):
         atomic_write_json(folder / runs.SUMMARY, values)
-        _write_page(folder, values, planned, judged)
+        _write_page(folder, values, planned, judged, tuning)
     _tell(folder, values)
     return folder
+
+
+def _refuse_unused(config: Config) -> None:
+    """Raise ValueError for a setting that quickstart would not heed."""
+    usual = Config()
+    for name, remedy in OTHER_JOBS.items():
+        value = attrgetter(name)(config)
+        if value != attrgetter(name)(usual):
+            raise ValueError(f"{name} is {value}, which quickstart does not heed: {remedy.format(value=value)}")
+
+
+def _made(folder: Path) -> tuple[str, ...]:
+    """The settings of what is in the folder already: to change them would leave it as it is."""
+    tuned = (folder / "model" / runs.SUMMARY).is_file()
+    begun = tuple(f"finetune.{name}" for name in finetune.FIXED) if (folder / "model" / runs.CONFIG).is_file() else ()
+    return (*(("collect",) if (folder / "data").exists() else ()), *(("finetune",) if tuned else begun))
 
 
 def _stage(folder: Path, number: int, name: str, done: bool, work: Callable[[], object]) -> None:
@@ -136,31 +170,32 @@ def _seconds(folder: Path) -> dict[str, float]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _values(folder: Path, planned: PlanResult, distance: str, judged: Evaluation) -> dict[str, Any]:
+def _values(folder: Path, planned: PlanResult, judged: Evaluation) -> dict[str, Any]:
     """The numbers of `summary.json`."""
     trained = json.loads((folder / "model" / runs.SUMMARY).read_text(encoding="utf-8"))
     seconds = _seconds(folder)
     return {
         "adapter": trained["adapter"],
-        **plan.summary(planned, distance),
+        **plan.summary(planned),
         **evaluate.summary(judged),
         **{f"seconds.{name}": value for name, value in seconds.items()},
         "seconds.total": sum(seconds.values()),
     }
 
 
-def _write_page(folder: Path, values: Mapping[str, Any], planned: PlanResult, judged: Evaluation) -> None:
+def _write_page(
+    folder: Path, values: Mapping[str, Any], planned: PlanResult, judged: Evaluation, tuned: finetune.Config
+) -> None:
     """One page: what was planned, what was imagined, how long it took."""
     plan_headlines, plan_parts, plan_warnings = pages.plan_sections(planned)
     headlines, parts, warnings = pages.evaluation_sections(judged)
-    what = "only the action blocks" if values["adapter"] == "action_blocks" else "the predictor and its action blocks"
     spent = tuple(
         (name.removeprefix("seconds."), float(v)) for name, v in values.items() if name.startswith("seconds.")
     )
     how = Section(
         "How this was made",
-        f"The encoder and the predictor are the bundled, frozen, action-free ones; {what} were trained on the "
-        f"collected episodes. The planner sees pictures only and makes the {values['plan.objective']} distance small.",
+        f"{pages.trained_text(tuned.adapter, tuned.encoder, tuned.predictor)} The planner sees pictures only and "
+        f"makes the {planned.objective} distance small.",
         (Table("Seconds", ("stage", "seconds"), spent),),
     )
     subtitle = f"{planned.env}, {planned.which} pairs"

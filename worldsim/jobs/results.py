@@ -59,11 +59,13 @@ class PlanResult:
     dtype: str = "float32"  # of its matrix products
     side_by_side: int = 1  # episodes at most in one call of the planner
     variation: tuple[str, ...] = ()  # the factors of the environment that vary beyond the usual
+    objective: str = "temporal"  # the distance that the planner makes small
 
     @property
     def which(self) -> str:
-        """The pairs in words."""
-        return f"{self.protocol}, varied {', '.join(self.variation)}" if self.variation else self.protocol
+        """The pairs in words, and the distance if it is not the learned one."""
+        varied = f", varied {', '.join(self.variation)}" if self.variation else ""
+        return f"{self.protocol}{varied}" + ("" if self.objective == "temporal" else f", {self.objective} distance")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import pytest
 
 from worldsim import cli
 from worldsim.adapters import action_blocks, full
-from worldsim.jobs import collect, finetune, plan, train
+from worldsim.jobs import collect, evaluate, finetune, plan, train
 from worldsim.learners import heads, predictor
 
 
@@ -23,7 +23,12 @@ def planning(**settings: Any) -> plan.Config:
     return plan.Config(Path("model"), **settings)
 
 
+def judging(**settings: Any) -> evaluate.Config:
+    return evaluate.Config(Path("model"), **settings)
+
+
 MORE_THAN_0 = [
+    (judging, ("tolerance",)),
     (predictor.Config, ("lr", "clip", "beta")),
     (heads.Config, ("lr",)),
 ]
@@ -34,6 +39,7 @@ LEAST = [
     (tuning, {"seed": 0, "split_seed": 0}),
     (collect.Config, {"episodes": 1, "length": 2, "num_envs": 1, "size": 1, "seed": 0}),
     (planning, {"pairs": 1, "batch": 1, "films": 0, "seed": 0}),
+    (judging, {"horizon": 1, "context": 1, "clips": 1, "shown": 0, "batch": 1, "seed": 0}),
     (action_blocks.Config, {"width": 1}),
     (full.Config, {"width": 1}),
 ]
@@ -56,6 +62,18 @@ def test_what_has_a_least_value_takes_it_and_nothing_less(make: Callable[..., An
         make(**{name: least - 1})
 
 
+@pytest.mark.parametrize("words", [["collect", "--out", "{}/x"], ["finetune", "data", "--features", "{}"]])
+def test_a_file_in_the_way_of_a_folder_is_named_before_the_work(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("dear")
+    assert cli.main([word.format("afile") for word in words]) == cli.USAGE_ERROR
+    said = capsys.readouterr().err
+    assert "afile is a file, where a folder is due for" in said and ("another" in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -66,6 +84,8 @@ def test_what_has_a_least_value_takes_it_and_nothing_less(make: Callable[..., An
         (["quickstart", "--finetune.adapter.width", "0"], "width is 0, it must be 1 or more"),
         (["collect", "--size", "0"], "size is 0, it must be 1 or more"),
         (["plan", "model", "--films", "-1"], "films is -1, it must be 0 or more"),
+        (["quickstart", "--evaluate.clips", "0"], "clips is 0, it must be 1 or more"),
+        (["quickstart", "--evaluate.position", "agent_x", "agent_z"], "'agent_z' is probed: did you mean 'agent_"),
     ],
 )
 def test_the_command_line_says_so_and_makes_nothing(

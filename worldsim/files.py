@@ -34,6 +34,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: str | os.PathLike[str], remedy: str) -> None:
+    """NotADirectoryError, ending in the remedy, if a file stands where `path` or a folder above it is to be."""
+    folder = Path(path)
+    for place in (folder, *folder.absolute().parents):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is a file, where a folder is due for {folder}; {remedy}")
+
+
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
     with replacing(path) as temporary:

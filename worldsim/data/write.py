@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from worldsim.data import codec, layout, stats
 from worldsim.data.episodes import Episode, Schema, Source, check_episode
 from worldsim.data.space import check_space, full_disk_explained
-from worldsim.files import atomic_write_json
+from worldsim.files import atomic_write_json, check_folder
 
 EPISODES_PER_FILE = 500  # fewer where a file reaches LeRobot's size limits first
 COMPRESSED = 0.2  # of the raw bytes of video, assumed when asking for space before the work
@@ -185,7 +185,8 @@ class Writer:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise FileExistsError unless a data set may be written to `path`."""
+    """Raise FileExistsError or NotADirectoryError unless a data set may be written to `path`."""
+    check_folder(path.parent, "choose another place for the data set")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,20 @@ class Config:
     dtype: Precision = "float32"
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no evaluation can have."""
+        for name, least in (("horizon", 1), ("context", 1), ("clips", 1), ("shown", 0), ("batch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, it must be {least} or more")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}, it must be more than 0")
+
 
 def run(config: Config) -> Path:
     """Evaluate, and write summary.json and report.html; returns their folder."""
     out = config.out or config.run / "evaluate"
+    saved.model_folder(config.run)
     runs.check_new(out, config.overwrite)
     devices.find(config.device)
     loaded = saved.load(config.run)
@@ -91,13 +101,13 @@ def run(config: Config) -> Path:
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
     held_out.check_data(loaded.model.spec, dataset)
+    columns, probe = position_probe(loaded, dataset, config.position)
     tuning = loaded.config
     found = held_out.unseen(
         dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.camera, tuning.skip_damaged
     )
     for note in found.notes:
         log.warning("%s", note)
-    columns, probe = position_probe(loaded, dataset, config.position)
     device = devices.find(config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
@@ -107,10 +117,6 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
 
 def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config: Config) -> Evaluation:
     """Imagine clips of these episodes with any world model, and compare with what happened."""
-    least = {"horizon": 1, "clips": 1, "batch": 1, "shown": 0}
-    for name, value in zip(least, (config.horizon, config.clips, config.batch, config.shown), strict=True):
-        if value < least[name]:
-            raise ValueError(f"{name} is {value}: give at least {least[name]}")
     spec = subject.model.spec
     context = min(2, spec.context) if config.context is None else config.context
     held = held_out.choose(dataset, episodes, spec, context, config.horizon, config.clips, config.seed)
@@ -196,14 +202,24 @@ def position_probe(
     """
     probe, probed, stored = loaded.heads.probe, loaded.identity.probed, dataset.schema.state or ()
     known = [name for name in probed if name in stored] if probe is not None else []
-    missing = [name for name in names if name not in known]
-    if probe is None or (len(missing) == len(names) and names == POSITION) or not names:
+    if probe is None or not check_position(names, known):
         return (), None
+    read = [probed.index(name) for name in names]
+    return tuple(stored.index(name) for name in names), lambda latent: probe(latent)[:, read]
+
+
+def check_position(names: tuple[str, ...], known: Sequence[str]) -> bool:
+    """Whether there is a position to judge: not without names, nor by the usual ones where none of them is known.
+
+    Raises ValueError, naming the nearest, for any other name that is not among the `known` entries of the state.
+    """
+    missing = [name for name in names if name not in known]
+    if not names or (names == POSITION and len(missing) == len(names)):
+        return False
     if missing:
         hint = f"did you mean {nearest(missing[0], known)!r}? " if known else ""
         raise ValueError(f"no state {missing[0]!r} is probed: {hint}There are {', '.join(known) or 'none'}")
-    read = [probed.index(name) for name in names]
-    return tuple(stored.index(name) for name in names), lambda latent: probe(latent)[:, read]
+    return True
 
 
 def _join(parts: tuple[Errors, ...]) -> Errors:

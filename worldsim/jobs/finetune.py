@@ -22,6 +22,7 @@ from worldsim.data.cache import FeatureCache
 from worldsim.data.clips import ClipReader, Clips, Split
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes, pick_frames
+from worldsim.files import check_folder
 from worldsim.jobs import parts, paths, runs, saved, train
 from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
@@ -126,6 +127,8 @@ def run(config: Config) -> Path:
     """Fine-tune; returns the run folder, which `worldsim.load`, `plan` and `evaluate` take."""
     written = paths.absolute(config)
     runs.check_run(config.out, written, config.resume, config.overwrite, FIXED)
+    if config.features is not None:
+        check_folder(config.features, "give another --features")
     made = prepare(config)
     _check_space(config, made)
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)

@@ -135,7 +135,7 @@ def _check_theirs(out: Path, kind: str) -> None:
     first, off = 0, 0.0
     for index in range(len(dataset)):
         episode, rows = dataset.episode(index), slice(first, first + int(dataset.lengths[index]))
-        assert episode.video is not None
+        assert episode.video is not None and episode.state is not None
         assert np.array_equal(episode.action, put["action"][rows][:-1])
         assert np.array_equal(episode.state, put["state"][rows]) and episode.task == ("circle", "ring")[index % 2]
         for camera in ("top", "side"):

@@ -3,7 +3,7 @@
 `python scripts/reproduce_skeleton.py [OUT] [STAGE ...]`. Finished runs and rows are kept: it goes on where it stopped.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +154,11 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
 STAGES = {"long": long, "equal": equal}
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/skeleton")
-    for stage in sys.argv[2:] or STAGES:
-        STAGES[stage](out)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", nargs="?", type=Path, default=Path("runs/skeleton"))
+    parser.add_argument("stage", nargs="*", help=f"of {', '.join(STAGES)}; all, in this order, if none is named")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.stage) - set(STAGES):
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}: there are {', '.join(STAGES)}")
+    for stage in chosen.stage or STAGES:
+        STAGES[stage](chosen.out)

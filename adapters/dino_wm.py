@@ -21,7 +21,7 @@ class Config:
     frames: int = 4
     """Of a window: at least the frames of a clip but the last. The paper has 3."""
     tokens: int | None = None
-    """N, of a frame; None: those of the predictor's grid."""
+    """N, of a frame; None: those of the predictor."""
     action_width: int = 10
     """The width of an embedded action."""
     hidden: int = 384
@@ -33,16 +33,13 @@ class Config:
     dropout: float = 0.1
 
 
-class _Grid(Protocol):
-    @property
-    def grid(self) -> tuple[int, int]: ...
-
-
 class Placed(Protocol):
-    """A predictor that knows its grid of tokens."""
+    """A predictor that knows its tokens."""
 
     @property
-    def architecture(self) -> _Grid: ...
+    def tokens(self) -> int:
+        """N, of a frame."""
+        ...
 
 
 class DinoWM(nn.Module):
@@ -55,9 +52,9 @@ class DinoWM(nn.Module):
         super().__init__()
         if config.conditioning not in ("concat", "adaln"):
             raise ValueError(f"conditioning is {config.conditioning!r}: give 'concat' or 'adaln'")
-        rows, columns = (config.tokens, 1) if config.tokens else cast(Placed, base).architecture.grid
+        tokens = config.tokens or cast(Placed, base).tokens
         sizes = (config.hidden, config.depth, config.heads, config.head, config.mlp)
-        shape = (base.width, rows * columns, config.frames, config.conditioning, config.action_width)
+        shape = (base.width, tokens, config.frames, config.conditioning, config.action_width)
         self.network = CausalViT(Architecture(*shape, *sizes, config.dropout))
         self.embed = nn.Linear(actions_per_step * action.size, config.action_width)
         low, high = torch.tensor(action.low), torch.tensor(action.high)

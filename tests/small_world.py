@@ -11,6 +11,7 @@ from worldsim.adapters.action_blocks import ActionBlocks
 from worldsim.backbones.dino_world import Architecture, FrozenDinoWorld
 from worldsim.heads import pixels, temporal_distance
 from worldsim.models.feature import FeatureModel
+from worldsim.models.tokens import Proprioception
 from worldsim.protocols import ActionSpec, ModelSpec, Obs
 
 SMALL = Architecture(width=6, hidden=24, depth=2, heads=2, grid=(2, 2))
@@ -27,11 +28,13 @@ def shake(module: nn.Module, seed: int) -> None:
         parameter.data += deviation * torch.randn(parameter.shape, generator=generator)
 
 
-def small_predictor(seed: int = 0, architecture: Architecture = SMALL) -> FrozenDinoWorld:
+def small_predictor(
+    seed: int = 0, architecture: Architecture = SMALL, views: int = 1, told: bool = False
+) -> FrozenDinoWorld:
     """A frozen DINO-world of random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = FrozenDinoWorld(architecture)
+        model = FrozenDinoWorld(architecture, views, told)
     shake(model, seed)
     return model
 
@@ -54,38 +57,41 @@ def clips(rows: int = 3, frames: int = 5, seed: int = 0) -> tuple[Tensor, Tensor
     return features, times, torch.rand(rows, frames - 1, PER_STEP, 2, generator=generator) * 2 - 1
 
 
-def small_spec(context: int, pixels: bool) -> ModelSpec:
+def small_spec(context: int, pixels: bool, views: int = 1, told: Proprioception | None = None) -> ModelSpec:
     """What the small model consumes and yields."""
     return ModelSpec(
         action=ACTION,
-        image=(1, 3, 8, 8),
-        proprioception=None,
+        image=(views, 3, 8, 8),
+        proprioception=None if told is None else len(told.names),
         context=context,
         actions_per_step=PER_STEP,
         frames_per_step=1,
         seconds_per_step=SECONDS,
-        latent=(4, SMALL.width),
+        latent=(4 * views + (told is not None), SMALL.width),
         fingerprint=Encoder().fingerprint,
         differentiable=True,
         pixels=pixels,
     )
 
 
-def small_model(context: int = 3, heads: bool = False) -> FeatureModel:
+def small_model(
+    context: int = 3, heads: bool = False, views: int = 1, told: Proprioception | None = None
+) -> FeatureModel:
     """Encoder, predictor and trained adapter; with `heads` pixels and a temporal distance."""
-    base = small_predictor()
+    base, spec = small_predictor(views=views, told=told is not None), small_spec(context, heads, views, told)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        draw = pixels.build(pixels.Config(16), (2, 2), SMALL.width, (1, 3, 8, 8)).eval() if heads else None
+        draw = pixels.build(pixels.Config(16), (2, 2), SMALL.width, (views, 3, 8, 8)).eval() if heads else None
         reach = temporal_distance.Config(hidden=16, components=4, size=4)
-        temporal = temporal_distance.build(reach, 4, SMALL.width) if heads else None
-    model = FeatureModel(small_spec(context, heads), Encoder(), base, small_adapter(base), draw, temporal)
+        temporal = temporal_distance.build(reach, spec.latent[0], SMALL.width) if heads else None
+    model = FeatureModel(spec, Encoder(), base, small_adapter(base), draw, temporal, proprioception=told)
     model.requires_grad_(False).eval()
     return model
 
 
-def look(rows: int = 3, frames: int = 3, seed: int = 0) -> Obs:
-    """Noise on an 8 x 8 camera."""
+def look(rows: int = 3, frames: int = 3, seed: int = 0, views: int = 1, told: Proprioception | None = None) -> Obs:
+    """Noise on 8 x 8 cameras, and a state where one is told."""
     generator = torch.Generator().manual_seed(seed)
-    video = torch.rand(rows, frames, 1, 3, 8, 8, generator=generator) * 2 - 1
-    return Obs(video, None, torch.arange(frames).expand(rows, frames) * SECONDS)
+    video = torch.rand(rows, frames, views, 3, 8, 8, generator=generator) * 2 - 1
+    state = None if told is None else torch.randn(rows, frames, len(told.names), generator=generator)
+    return Obs(video, state, torch.arange(frames).expand(rows, frames) * SECONDS)

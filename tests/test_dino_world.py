@@ -12,7 +12,7 @@ import torch
 
 from tests.small_world import SMALL, clips, small_predictor
 from worldsim.backbones import dino_world
-from worldsim.backbones.attention import rotary_angles, rotate
+from worldsim.backbones.attention import Layout, rotary_angles, rotate
 from worldsim.backbones.dino_world import Architecture, DinoWorld, FrozenDinoWorld, Memory
 from worldsim.contracts.frozen import check_predictor
 
@@ -35,7 +35,7 @@ def test_the_sizes_are_the_published_ones(hidden: int, depth: int, heads: int, m
 
 def test_rotary_angles_are_two_pi_position_over_period() -> None:
     times, grid, head = torch.tensor([[0.0, 0.25], [1.5, 2.0]]), (2, 3), 20
-    angles = rotary_angles(times, grid, head)
+    angles = rotary_angles(times, Layout(grid), head)
     assert angles.shape == (2, 2, 6, 9)  # 20 // 6 = 3 periods an axis
     for b in range(2):
         for t in range(2):
@@ -51,7 +51,7 @@ def test_rotary_angles_are_two_pi_position_over_period() -> None:
 
 
 def test_a_grid_of_one_row_lies_in_the_middle() -> None:
-    assert float(rotary_angles(torch.zeros(1), (1, 1), 12).abs().max()) == 0.0
+    assert float(rotary_angles(torch.zeros(1), Layout((1, 1)), 12).abs().max()) == 0.0
 
 
 def test_rotate_turns_pairs_as_complex_numbers_and_leaves_the_rest() -> None:

@@ -21,12 +21,12 @@ def table(state: bool = True) -> FrameTable:
     exact = rng.normal(size=(40, 2)).astype(np.float32)
     exact[20:30] = np.nan
     return FrameTable(
-        features=rng.normal(size=(40, 4, 6)).astype(np.float16),
+        features=rng.normal(size=(40, 1, 4, 6)).astype(np.float16),
         first=np.array([0, 10, 30]),
         lengths=np.array([10, 10, 10]),
         state=exact if state else None,
         shown=np.array([3, 12, 35]),
-        video=rng.integers(256, size=(3, 8, 8, 3), dtype=np.uint8),
+        video=rng.integers(256, size=(3, 1, 8, 8, 3), dtype=np.uint8),
     )
 
 
@@ -65,7 +65,7 @@ def test_batches_of_heads_hold_training_rows_and_pairs_of_one_episode() -> None:
         assert batch.state is not None and bool(batch.state.isfinite().all())
         np.testing.assert_array_equal(batch.state.numpy(), table().state[probed])  # pyright: ignore[reportOptionalSubscript]
         shown = [list(data.shown).index(i) for i in row(batch.latent)]
-        pictures = torch.from_numpy(data.video[shown]).movedim(-1, 1) / 127.5 - 1
+        pictures = torch.from_numpy(data.video[shown, 0]).movedim(-1, 1) / 127.5 - 1
         torch.testing.assert_close(batch.frame, pictures)
         seen |= {*before, *after, *start, *goal, *probed}
     assert seen == {*range(20), *range(30, 40)}

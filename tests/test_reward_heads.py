@@ -40,9 +40,9 @@ def table(episodes: int = 40, length: int = 9, seed: int = 0) -> FrameTable:
         lengths.append(len(places))
     size = np.array(lengths)
     outcomes = Outcomes(np.array(actions, np.float32)[:, None], np.array(rewards, np.float32), np.array(dones))
-    frames = np.array(features, np.float16)
+    frames = np.array(features, np.float16)[:, None]
     shown = np.zeros(1, np.int64)
-    return FrameTable(frames, size.cumsum() - size, size, None, shown, np.zeros((1, 8, 8, 3), np.uint8), outcomes)
+    return FrameTable(frames, size.cumsum() - size, size, None, shown, np.zeros((1, 1, 8, 8, 3), np.uint8), outcomes)
 
 
 def learner(steps: int = 20, config: heads_learner.Config = CONFIG) -> HeadsLearner:
@@ -60,7 +60,7 @@ def test_a_transition_sums_its_rewards_and_never_leaves_its_episode() -> None:
     data = table(6)
     known = Transitions(data.outcomes, data.first, data.lengths, STEP)  # pyright: ignore[reportArgumentType]
     assert len(known.row) == sum(max(0, length - STEP) for length in data.lengths)
-    place = data.features[:, 0, 0].astype(np.float32)
+    place = data.features[:, 0, 0, 0].astype(np.float32)
     np.testing.assert_allclose(known.reward, place[known.row + 1] + place[known.row + 2], atol=1e-2)
     np.testing.assert_array_equal(known.done, place[known.row + 2] >= 1)
     assert 0 < known.rate < 1 and not (known.outcomes.action[known.steps] == 9).any()
@@ -85,7 +85,7 @@ def test_rewards_and_ends_are_learned_from_what_a_step_changes() -> None:
         made.update(made.batch(step), step)
     unseen = table(20, seed=1)
     known = Transitions(unseen.outcomes, unseen.first, unseen.lengths, STEP)  # pyright: ignore[reportArgumentType]
-    latent, after = (torch.from_numpy(unseen.features[known.row + k].astype(np.float32)) for k in (0, STEP))
+    latent, after = (torch.from_numpy(unseen.features[known.row + k, 0].astype(np.float32)) for k in (0, STEP))
     action = torch.from_numpy(known.outcomes.action[known.steps])
     heads = made.heads
     assert heads.reward is not None and heads.continuation is not None

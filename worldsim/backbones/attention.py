@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+SHIFT = 2.5  # how much further right the next camera of a panorama begins; a camera is 2 wide
+BESIDE = -4.0  # x and y of the token of proprioception
 
-def rotary_angles(times: Tensor, grid: tuple[int, int], head: int) -> Tensor:
-    """Angles [..., N, 3 P] of times [...] in seconds and of the places of a token grid.
+
+@dataclass(frozen=True)
+class Layout:
+    """The tokens of a frame: a panorama of cameras side by side, all of the first one first, then proprioception."""
+
+    grid: tuple[int, int]  # rows and columns of tokens of one camera
+    views: int = 1  # V
+    proprioception: bool = False  # whether one more token stands last
+
+    @property
+    def tokens(self) -> int:
+        """N of a frame."""
+        return self.views * self.grid[0] * self.grid[1] + self.proprioception
+
+
+def token_places(layout: Layout, device: torch.device) -> Tensor:
+    """Where tokens stand, x and y [N, 2]: each camera's from linspace(-1, 1) along each axis, whatever the resolution.
+
+    Camera v stands `SHIFT` * v further right; proprioception has a place of its own, far from all.
+    """
+    rows, columns = (torch.linspace(-1, 1, n, device=device) if n > 1 else torch.zeros(1) for n in layout.grid)
+    y, x = torch.meshgrid(rows.to(device), columns.to(device), indexing="ij")
+    places = [torch.stack([x.flatten() + SHIFT * v, y.flatten()], -1) for v in range(layout.views)]
+    if layout.proprioception:
+        places.append(torch.full((1, 2), BESIDE, device=device))
+    return torch.cat(places)
+
+
+def rotary_angles(times: Tensor, layout: Layout, head: int) -> Tensor:
+    """Angles [..., N, 3 P] of times [...] in seconds and of the places of a frame's tokens.
 
     P = head // 6 periods an axis (10 of a head of 64), 10^linspace(-2, 2, P); the angle is 2 pi position / period.
-    Places are linspace(-1, 1) along each axis, whatever the resolution; time is absolute, in seconds.
+    Time is absolute, in seconds.
     """
-    count = head // 6
+    count, n = head // 6, layout.tokens
     periods = 10 ** torch.linspace(-2, 2, count, device=times.device, dtype=torch.float32)
-    rows, columns = (torch.linspace(-1, 1, n, device=times.device) if n > 1 else torch.zeros(1) for n in grid)
-    y, x = torch.meshgrid(rows.to(times.device), columns.to(times.device), indexing="ij")
-    n = grid[0] * grid[1]
-    place = torch.stack([x.flatten(), y.flatten()], -1)  # [N, 2]
+    place = token_places(layout, times.device)
     time = times.float()[..., None, None].expand(*times.shape, n, 1)
     positions = torch.cat([time, place.expand(*times.shape, n, 2)], -1)  # [..., N, 3]
     return (2 * math.pi * positions[..., None] / periods).flatten(-2)

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worldsim.backbones.attention import Block, rotary_angles
+from worldsim.backbones.attention import Block, Layout, rotary_angles
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.pretrained import resolve
 from worldsim.protocols import Inject
@@ -34,7 +34,7 @@ class Architecture:
     depth: int = 3
     heads: int = 3
     mlp_ratio: int = 4
-    grid: tuple[int, int] = (4, 4)  # rows and columns of tokens
+    grid: tuple[int, int] = (4, 4)  # rows and columns of tokens of a camera
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,18 @@ class Remembered(Protocol):
 
 
 class DinoWorld(nn.Module):
-    """The trainable network; `FrozenDinoWorld` is the frozen one."""
+    """The trainable network; `FrozenDinoWorld` is the frozen one.
 
-    def __init__(self, architecture: Architecture) -> None:
+    What a frame consists of has no weights: one trained on one camera takes panoramas of several, and proprioception.
+    """
+
+    def __init__(self, architecture: Architecture, views: int = 1, proprioception: bool = False) -> None:
+        """views: cameras of a frame; proprioception: whether a token of it stands last."""
         super().__init__()
         if architecture.hidden % architecture.heads:
             raise ValueError(f"hidden {architecture.hidden} is no multiple of heads {architecture.heads}")
         self.architecture = architecture
+        self.layout = Layout(architecture.grid, views, proprioception)
         hidden = architecture.hidden
         self.input = nn.Linear(architecture.width, hidden)
         self.query = nn.Parameter(torch.randn(hidden) * 0.02)
@@ -102,13 +107,26 @@ class DinoWorld(nn.Module):
         return self.architecture.depth
 
     @property
+    def tokens(self) -> int:
+        """N, of a frame."""
+        return self.layout.tokens
+
+    @property
     def fingerprint(self) -> str:
         """A hash of weights and configuration."""
         return fingerprint(self.state_dict(), asdict(self.architecture))
 
     def _angles(self, times: Tensor) -> Tensor:
         head = self.hidden // self.architecture.heads
-        return rotary_angles(times, self.architecture.grid, head).flatten(1, 2)
+        return rotary_angles(times, self.layout, head).flatten(1, 2)
+
+    def _check(self, features: Tensor) -> None:
+        if features.shape[2] != self.tokens:
+            raise ValueError(
+                f"a frame has {features.shape[2]} tokens, and this predictor is laid out for {self.tokens}: "
+                f"{self.layout.views} cameras of {self.layout.grid}"
+                f"{' and proprioception' if self.layout.proprioception else ''}; build it for what you give it"
+            )
 
     def _blocks(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]
@@ -121,6 +139,7 @@ class DinoWorld(nn.Module):
         batch, frames, n, _ = features.shape
         if times.shape != (batch, frames + 1):
             raise ValueError(f"times have shape {tuple(times.shape)}; {frames} frames need {(batch, frames + 1)}")
+        self._check(features)
         x = self.input(features).flatten(1, 2)
         seen, asked = self._angles(times[:, :-1]), self._angles(times[:, 1:])
         step = torch.arange(frames, device=features.device).repeat_interleave(n)
@@ -134,6 +153,7 @@ class DinoWorld(nn.Module):
 
     def remember(self, features: Tensor, times: Tensor) -> Memory:
         """Keys and values of frames [B, t, N, D] at times [B, t]: what `query` attends to."""
+        self._check(features)
         x, angles = self.input(features).flatten(1, 2), self._angles(times)
         pairs = [block.keys_values(x, angles) for block in self._blocks()]
         return Memory(torch.stack([k for k, _ in pairs], 1), torch.stack([v for _, v in pairs], 1))
@@ -164,8 +184,8 @@ class DinoWorld(nn.Module):
 class FrozenDinoWorld(DinoWorld, Frozen):
     """The same network, frozen; its fingerprint is taken once."""
 
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__(architecture)
+    def __init__(self, architecture: Architecture, views: int = 1, proprioception: bool = False) -> None:
+        super().__init__(architecture, views, proprioception)
         self.freeze()
         self._fingerprint: str | None = None
 
@@ -201,14 +221,14 @@ def folder_of(name: str) -> Path:
         ) from error
 
 
-def build(config: Config) -> FrozenDinoWorld:
-    """Load a predictor's folder, by bundled name or path, or from the hub."""
+def build(config: Config, views: int = 1, proprioception: bool = False) -> FrozenDinoWorld:
+    """Load a predictor's folder, by bundled name or path, or from the hub; laid out for frames of `views` cameras."""
     folder = folder_of(config.name)
     architecture = read_architecture(folder)
     if config.random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return FrozenDinoWorld(architecture)
-    model = FrozenDinoWorld(architecture)
+            return FrozenDinoWorld(architecture, views, proprioception)
+    model = FrozenDinoWorld(architecture, views, proprioception)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model

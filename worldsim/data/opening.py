@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from worldsim.data import layout, minari, movies, stable_worldmodel
+from worldsim.data.cameras import Cameras, Choice
 from worldsim.data.episodes import DataError, check_episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.reader import Damage, Episodes, Kept
@@ -25,14 +26,14 @@ PIECE = 256  # frames looked at at a time
 
 def open_dataset(
     path: Path | str,
-    camera: str | None = None,
+    camera: Choice = None,
     size: tuple[int, int] | None = None,
     fps: int | None = None,
     skip_damaged: bool = False,
 ) -> Episodes:
     """The episodes at `path`, read by the reader that its content asks for.
 
-    camera: this one only, by its name; None: all.
+    camera: this one only, by its name, or these in this order; None: all.
     size: scale frames to (Y, X); needed for cameras of different sizes.
     fps: frames a second of a format that does not tell them (HDF5).
     skip_damaged: look through all frames first, and leave out the episodes that are damaged, naming them in the log.
@@ -57,9 +58,14 @@ def open_dataset(
 
 
 def look(
-    path: Path | str, camera: str | None = None, size: tuple[int, int] | None = None, fps: int | None = None
+    path: Path | str, camera: Choice = None, size: tuple[int, int] | None = None, fps: int | None = None
 ) -> Episodes:
     """As `open_dataset`, but damaged episodes are told in `damage` and stay in their places."""
+    if isinstance(camera, tuple):
+        if not camera:
+            raise ValueError("no camera is named: name one or more, or leave it out for all")
+        parts = [look(path, name, size, fps) for name in camera]
+        return parts[0] if len(parts) == 1 else Cameras(parts)
     if size is not None and min(size) < 1:
         raise ValueError(f"size is {size}; frames of at least 1 x 1 are due")
     if fps is not None and fps < 1:

@@ -19,13 +19,15 @@ class Pixels(nn.Module):
     """Tokens mix with their neighbours on the grid, and each becomes a patch of the picture."""
 
     def __init__(self, config: Config, grid: tuple[int, int], width: int, image: tuple[int, int, int, int]) -> None:
-        """image: V, C, Y, X of the frames. Raises ValueError if the grid does not divide them or V is not 1."""
+        """image: V, C, Y, X of the frames; cameras are drawn one by one, all by the same weights.
+
+        Raises ValueError if the grid does not divide them.
+        """
         super().__init__()
-        cameras, channels, height, length = image
-        if cameras != 1 or height % grid[0] or length % grid[1]:
+        _, channels, height, length = image
+        if height % grid[0] or length % grid[1]:
             raise ValueError(
-                f"frames [V, C, Y, X] = {image} cannot be drawn from a grid of {grid} tokens: one camera is drawn, and "
-                "the grid must divide its frame"
+                f"frames [V, C, Y, X] = {image} cannot be drawn from a grid of {grid} tokens: the grid must divide them"
             )
         self.grid, self.patch, self.channels = grid, (height // grid[0], length // grid[1]), channels
         self.mix = nn.Conv2d(width, config.hidden, 3, padding=1)
@@ -33,7 +35,7 @@ class Pixels(nn.Module):
         self.outer = nn.Conv2d(config.hidden, channels * self.patch[0] * self.patch[1], 1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Frames [M, C, Y, X], of range [-1, 1] up to the error of the fit, of latents [M, N, D]."""
+        """Frames [M, C, Y, X], of range [-1, 1] up to the error of the fit, of one camera's tokens [M, N, D]."""
         x = rearrange(latent.detach(), "m (y x) d -> m d y x", y=self.grid[0])
         x = nn.functional.gelu(self.mix(x))
         x = self.outer(x + nn.functional.gelu(self.inner(x)))

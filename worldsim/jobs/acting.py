@@ -57,9 +57,11 @@ def policy(
     seed: int,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    told: list[int] | None = None,
 ) -> MakeActor:
     """Receding-horizon planning in a world model, which is on `device`, towards the latent of the goal's picture.
 
+    told: the columns of the exact state that it was trained with as its proprioception; the goal's are told, too.
     Its matrix products are in `dtype`. Distances are in float32 always: those of good candidates differ by less than
     bfloat16 can tell.
     """
@@ -72,17 +74,20 @@ def policy(
         with torch.autocast(device.type, enabled=False):
             return distance(latent.float(), goal.float())
 
+    def shown(obs: Obs, exact: Exact) -> Obs:
+        return _moved(obs if told is None else _exact(obs, exact[:, told]), device)
+
     def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
         mpc = MPC(model, planner, MPCConfig())
         key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows)).to(device)
         none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size, device=device)
         with torch.no_grad(), rounded():
-            latent = model.latent(model.encode(_moved(goal, device), none, key))
+            latent = model.latent(model.encode(shown(goal, exact), none, key))
         mpc.reset(GoalObjective(latent, exact_distance), key)
 
-        def act(obs: Obs, _: Exact) -> Tensor:
+        def act(obs: Obs, state: Exact) -> Tensor:
             with rounded():
-                return mpc.act(_moved(obs, device)).float().cpu()
+                return mpc.act(shown(obs, state)).float().cpu()
 
         return Actor(act, mpc.keep, lambda: mpc.last.model_calls if mpc.last is not None else 0)
 
@@ -215,7 +220,7 @@ def _look(dynamics: Any, state: Exact, seconds: float) -> Obs:
 
 
 def _exact(obs: Obs, state: Exact) -> Obs:
-    """The same observation with the exact state, for the simulator; a feature world model does not read it."""
+    """The same observation with the exact state, for the simulator; without proprioception nothing else reads it."""
     return Obs(obs.video, torch.from_numpy(state)[:, None], obs.time)
 
 

@@ -89,7 +89,7 @@ def run(config: Config) -> Path:
     data = config.data or loaded.config.data
     if config.data is None and not data.is_dir():
         raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
-    dataset = open_dataset(data, loaded.config.camera, skip_damaged=loaded.config.skip_damaged)
+    dataset = open_dataset(data, loaded.config.seen, skip_damaged=loaded.config.skip_damaged)
     evaluation = evaluate(loaded, dataset, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(evaluation))
@@ -102,16 +102,17 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
     held_out.check_data(loaded.model.spec, dataset)
     columns, probe = position_probe(loaded, dataset, config.position)
+    told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config
     found = held_out.unseen(
-        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.camera, tuning.skip_damaged
+        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.seen, tuning.skip_damaged
     )
     for note in found.notes:
         log.warning("%s", note)
     device = devices.find(config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
-    subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1)
+    subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1, told)
     return replace(judge(subject, dataset, found.episodes, config), notes=found.notes)
 
 
@@ -152,6 +153,8 @@ def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config
         tolerance=(config.tolerance or TOLERANCE * width(dataset)) if measured else None,
         position=config.position if measured else (),
         seed=config.seed,
+        cameras=dataset.schema.cameras if dataset.schema.views > 1 else (),
+        told=() if subject.told is None else tuple((dataset.schema.state or ())[i] for i in subject.told),
     )
 
 
@@ -172,6 +175,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "evaluate.context": evaluation.context,
         "evaluate.horizon": evaluation.horizon,
         "evaluate.tolerance": evaluation.tolerance,
+        "evaluate.proprioception": list(evaluation.told),
     }
     for step in sorted({STEP, min(STEP, evaluation.horizon)}):  # an earlier one too if ten steps are not imagined
         for measure in MEASURES:

@@ -203,6 +203,25 @@ def _film_text(evaluation: Evaluation) -> str:
         f"The model was shown {evaluation.context} real frame{'s' if evaluation.context > 1 else ''}, then only "
         f"actions, {reach(evaluation)}. The clips are spread evenly over all that were imagined, not picked. Under "
         "another clip's actions the imagined half should go elsewhere: that is how one sees that actions are obeyed."
+        + _cameras_text(evaluation)
+        + told_text(evaluation.told, "With each real frame")
+    )
+
+
+def _cameras_text(evaluation: Evaluation) -> str:
+    if not evaluation.cameras:
+        return ""
+    return f" The cameras stand side by side, from the left: {', '.join(evaluation.cameras)}."
+
+
+def told_text(told: tuple[str, ...], when: str) -> str:
+    """What the world model is told besides pictures, as a paragraph; nothing without proprioception."""
+    if not told:
+        return ""
+    return (
+        f"\n\n{when} the world model was told these entries of the stored state, its proprioception: "
+        f"{', '.join(told)}. In the environments of this library the state is the exact answer: what is measured then "
+        "is not planning or foresight from pictures alone."
     )
 
 

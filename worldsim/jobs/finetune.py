@@ -19,17 +19,19 @@ from worldsim.checkpoint import training_bytes
 from worldsim.config import component
 from worldsim.data import space
 from worldsim.data.cache import FeatureCache
-from worldsim.data.clips import ClipReader, Clips, Split
+from worldsim.data.cameras import Choice
+from worldsim.data.clips import ClipReader, Split
 from worldsim.data.clips import Config as ClipConfig
-from worldsim.data.reader import Episodes, pick_frames
+from worldsim.data.reader import Episodes
 from worldsim.files import check_folder
 from worldsim.jobs import parts, paths, runs, saved, train
+from worldsim.jobs.frame_tables import feature_clips, frame_table, outcomes, probed, state_columns, told_tokens
 from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
-from worldsim.learners.heads import FrameTable, Heads, HeadsLearner
+from worldsim.learners.heads import Heads, HeadsLearner
 from worldsim.learners.predictor import Config as LearnerConfig
 from worldsim.learners.predictor import FeatureClips, PredictorLearner
-from worldsim.learners.transitions import Outcomes
+from worldsim.models.tokens import Frames
 from worldsim.precision import Precision
 from worldsim.protocols import ModelSpec
 from worldsim.registry import Component
@@ -40,6 +42,8 @@ FIXED = (
     *(
         "data",
         "camera",
+        "cameras",
+        "proprioception",
         "skip_damaged",
         "encoder",
         "predictor",
@@ -73,7 +77,12 @@ class Config:
     """A data set in the LeRobot v3.0 layout, such as `worldsim collect` writes."""
     out: Path = Path("runs/finetune")
     camera: str | None = None
-    """Which camera of the data the world model sees; None: the only one."""
+    """Which camera of the data the world model sees; None: the only one, or what --cameras says."""
+    cameras: tuple[str, ...] = ()
+    """Several cameras, seen side by side in this order; `all`: all of them."""
+    proprioception: tuple[str, ...] = ()
+    """Entries of the state that the world model is told with each frame; `all`: all of them. Nothing by default: on a
+    robot this is its own joints, but in the environments of this library the state is the exact answer."""
     skip_damaged: bool = False
     """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     encoder: Component = component("backbones", "dinov2")
@@ -117,10 +126,19 @@ class Config:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number that no run can have."""
+        """Raises ValueError for a number that no run can have, and for cameras that are named in both ways."""
         for name in ("seed", "split_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
+        if self.camera is not None and self.cameras:
+            raise ValueError(f"--camera {self.camera} and --cameras {' '.join(self.cameras)}: give one of the two")
+
+    @property
+    def seen(self) -> Choice:
+        """The cameras, as `data.opening.open_dataset` takes them."""
+        if self.camera is not None:
+            return self.camera
+        return None if self.cameras in ((), ("all",)) else self.cameras
 
 
 def run(config: Config) -> Path:
@@ -135,14 +153,16 @@ def run(config: Config) -> Path:
     dataset, split, base, adapter = made.dataset, made.split, made.base, made.adapter
     encoder = _encoder(config, made, folder)
     spec = _spec(config, made, encoder.grid, encoder.width, encoder.fingerprint)
+    told = made.proprioception
     heads = None if config.heads_from is None else saved.load_heads(config.heads_from, spec, encoder)
     if heads is not None:
         spec = replace(spec, reward=heads.reward is not None, done=heads.continuation is not None)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
 
-    metrics = _train_adapter(config, dataset, split, cached, base, adapter, folder)
-    heads = heads or _train_heads(config, dataset, split, cached, encoder, spec, folder)
-    identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, _probed(dataset))
+    frames = Frames(told, encoder.width)
+    metrics = _train_adapter(config, dataset, split, cached, base, adapter, frames, folder)
+    heads = heads or _train_heads(config, dataset, split, cached, encoder, spec, frames, folder)
+    identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, probed(dataset), told)
     saved.save(folder, identity, adapter, heads)
     runs.write_summary(folder, {"adapter": config.adapter.kind, "dataset": str(config.data), **metrics})
     return folder
@@ -153,11 +173,12 @@ def _check_space(config: Config, made: Prepared) -> None:
     grid, width = made.base.architecture.grid, made.base.width
     spec = _spec(config, made, grid, width, "")
     with torch.random.fork_rng(devices=[]):
-        probed = len(_probed(made.dataset)) if config.probe else 0
-        heads = saved.build_heads(spec, grid, config.pixels, probed, config.temporal)
+        count = len(probed(made.dataset)) if config.probe else 0
+        heads = saved.build_heads(spec, grid, config.pixels, count, config.temporal)
     need = training_bytes(made.adapter) + (training_bytes(heads) if config.heads_from is None else 0)
     if config.features is None:
-        need += 2 * int(made.dataset.lengths.sum()) * grid[0] * grid[1] * width  # float16
+        frames = int(made.dataset.lengths.sum()) * made.dataset.schema.views
+        need += 2 * frames * grid[0] * grid[1] * width  # float16
     there = sum(file.stat().st_size for file in config.out.rglob("*") if file.is_file())
     space.check_space(config.out, need - there, "this fine-tuning (features, checkpoints and weights)")
 
@@ -178,15 +199,16 @@ def _spec(config: Config, made: Prepared, grid: tuple[int, int], width: int, fin
     rewards = config.rewards and schema.reward
     assert schema.image is not None  # as `prepare` made sure
     rows, columns, channels = schema.image
+    told = None if made.proprioception is None else len(made.proprioception.names)
     return ModelSpec(
         action=schema.action,
         image=(schema.views, channels, rows, columns),
-        proprioception=None,
+        proprioception=told,
         context=config.context,
         actions_per_step=config.actions_per_step,
         frames_per_step=1,
         seconds_per_step=config.actions_per_step / schema.fps,
-        latent=(grid[0] * grid[1], width),
+        latent=(schema.views * grid[0] * grid[1] + (told is not None), width),
         fingerprint=fingerprint,
         repeat=schema.action.discrete,
         differentiable=True,
@@ -209,6 +231,7 @@ def _train_adapter(
     cached: FeatureCache,
     base: dino_world.FrozenDinoWorld,
     adapter: nn.Module,
+    frames: Frames,
     folder: Path,
 ) -> Mapping[str, Any]:
     """Train the adapter on clips of cached features; warn if it does not react to actions."""
@@ -216,10 +239,11 @@ def _train_adapter(
     reader = ClipReader(dataset, split.train, clip, cached)
     unseen = ClipReader(dataset, split.val, clip, cached)
     count = min(256, unseen.count)
-    held_out = _features(unseen.take(np.linspace(0, unseen.count - 1, count).astype(np.int64)))
+    columns = state_columns(dataset, frames)
+    held_out = feature_clips(unseen.take(np.linspace(0, unseen.count - 1, count).astype(np.int64)), frames, columns)
 
     def clips(step: int) -> FeatureClips:
-        return _features(reader.batch(config.batch, config.seed, step))
+        return feature_clips(reader.batch(config.batch, config.seed, step), frames, columns)
 
     learner = PredictorLearner(config.learner, base, adapter, clips, config.train.steps, held_out)  # pyright: ignore[reportArgumentType]
     result = train.train(learner, folder / "train", config.train, config.resume, "adapter")
@@ -241,66 +265,18 @@ def _train_heads(
     cached: FeatureCache,
     encoder: ReducedEncoder,
     spec: ModelSpec,
+    frames: Frames,
     folder: Path,
 ) -> Heads:
     """Train the heads on the features of the training episodes; they never see a prediction."""
     table = frame_table(dataset, split, cached, with_state=config.probe, seed=config.seed)
+    if frames.proprioception is not None:
+        table = replace(table, proprioception=told_tokens(dataset, split, cached, frames))
     if spec.reward or spec.done:
         table = replace(table, outcomes=outcomes(dataset, split, cached))
-    probed = 0 if table.state is None else table.state.shape[1]
-    heads = saved.build_heads(spec, encoder.grid, config.pixels, probed, config.temporal)
+    count = 0 if table.state is None else table.state.shape[1]
+    heads = saved.build_heads(spec, encoder.grid, config.pixels, count, config.temporal)
     if any(True for _ in heads.parameters()):
         learner = HeadsLearner(config.heads, heads, table, config.actions_per_step, config.train_heads.steps)
         train.train(learner, folder / "train_heads", config.train_heads, config.resume, "heads")
     return heads.eval()
-
-
-def frame_table(
-    dataset: Episodes, split: Split, cached: FeatureCache, with_state: bool, seed: int, shown: int = 6000
-) -> FrameTable:
-    """Features of all frames, exact states, and the pictures of about `shown` frames of the training episodes."""
-    episodes = np.array(split.train)
-    first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
-    rng = np.random.default_rng(seed)
-    rows, pictures = [], []
-    for episode in rng.permutation(episodes)[: max(1, min(len(episodes), shown // 16))]:
-        pick = np.sort(rng.permutation(dataset.lengths[episode])[:16])
-        rows.append(cached.offsets[episode] + pick)
-        pictures.append(pick_frames(dataset, int(episode), pick)[:, 0])
-    names = _probed(dataset) if with_state else ()
-    state = None
-    if names:
-        columns = [dataset.schema.state.index(name) for name in names] if dataset.schema.state else []
-        state = np.full((cached.offsets[-1], len(columns)), np.nan, np.float32)
-        for episode in episodes:
-            exact = dataset.episode(int(episode), video=False).state
-            assert exact is not None
-            state[cached.offsets[episode] : cached.offsets[episode + 1]] = exact[:, columns]
-    return FrameTable(cached.features[:, 0], first, lengths, state, np.concatenate(rows), np.concatenate(pictures))
-
-
-def outcomes(dataset: Episodes, split: Split, cached: FeatureCache) -> Outcomes:
-    """Actions, rewards and ends after every frame of the training episodes; other rows and last frames are 0."""
-    count = int(cached.offsets[-1])
-    action = np.zeros((count, dataset.schema.action.size), np.float32)
-    reward, done = np.zeros(count, np.float32), np.zeros(count, np.bool_)
-    for index in split.train:
-        episode = dataset.episode(index, video=False)
-        assert episode.reward is not None and episode.done is not None
-        rows = slice(cached.offsets[index], cached.offsets[index] + episode.length - 1)
-        action[rows], reward[rows], done[rows] = episode.action, episode.reward, episode.done
-    return Outcomes(action, reward, done)
-
-
-def _probed(dataset: Episodes) -> tuple[str, ...]:
-    """The entries of the state that change over the data set: what a probe can be asked for."""
-    if dataset.schema.state is None:
-        return ()
-    states = [dataset.episode(i, video=False).state for i in range(len(dataset))]
-    spread = np.concatenate([s for s in states if s is not None]).std(0)
-    return tuple(name for name, value in zip(dataset.schema.state, spread, strict=True) if value > 1e-5)
-
-
-def _features(clips: Clips) -> FeatureClips:
-    assert clips.features is not None
-    return FeatureClips(clips.features[:, :, 0].float(), clips.time, clips.action)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +27,7 @@ class Subject:
     probe: Callable[[Tensor], Tensor] | None  # latents [M, L...] -> positions [M, P]; None: positions are not measured
     columns: tuple[int, ...] = ()  # the P entries of the exact state that they are compared with
     trained: int | None = None  # model steps of a training clip
+    told: list[int] | None = None  # the entries of the state that a model with proprioception is told; None: all
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def foresee(
     """Errors [B, H] of right, shuffled, zero actions, copy-last and the true latents; and films of clips `filmed`."""
     device = torch.device(running.device)
     with torch.no_grad(), torch.autocast(device.type, running.dtype, enabled=running.dtype != torch.float32):
-        scene = _see(subject.model, clips, context, device, running.seed)
+        scene = _see(subject, clips, context, device, running.seed)
         actions = clips.action[:, context - 1 :].to(device)
         rest = still(subject.model.spec.action).to(device).expand_as(actions)
         imagined = [
@@ -68,15 +70,18 @@ class _Scene:
     state: Any  # the model's, after the context
     last: Tensor  # [B, L...], the latent of the last frame of context
     latents: Tensor  # [B, H, L...] of the frames after it, each encoded alone
-    video: Tensor  # [B, K + H, C, Y, X] of the first camera, in [-1, 1]
+    video: Tensor  # [B, K + H, V, C, Y, X] in [-1, 1]
     exact: Tensor | None  # [B, H, S]
 
 
-def _see(model: WorldModel[Any], clips: Clips, context: int, device: torch.device, seed: int) -> _Scene:
+def _see(subject: Subject, clips: Clips, context: int, device: torch.device, seed: int) -> _Scene:
     assert clips.video is not None
+    model = subject.model
     video, time = clips.video.to(device).float() / 127.5 - 1, clips.time.to(device)
     exact = None if clips.state is None else clips.state.to(device)
     told = exact if model.spec.proprioception is not None else None
+    if told is not None and subject.told is not None:
+        told = told[..., subject.told]
     key = keys.fold(keys.rows(seed, 1).expand(len(video)), clips.episode * 2**20 + clips.start).to(device)
     obs = Obs(video[:, :context], None if told is None else told[:, :context], time[:, :context])
     state = model.encode(obs, clips.action[:, : context - 1].to(device), key)
@@ -90,19 +95,19 @@ def _see(model: WorldModel[Any], clips: Clips, context: int, device: torch.devic
     none = torch.zeros(len(video) * steps, 0, *clips.action.shape[2:], device=device)
     latents = model.latent(model.encode(frames, none, key.repeat_interleave(steps)))
     seen = None if exact is None else exact[:, after]
-    return _Scene(state, model.latent(state), latents.unflatten(0, (-1, steps)), video[:, :, 0], seen)
+    return _Scene(state, model.latent(state), latents.unflatten(0, (-1, steps)), video, seen)
 
 
 def _draw(model: WorldModel[Any], scene: _Scene, latents: Tensor) -> Tensor | None:
-    """The last frame of each model step as the model draws it, [B, H, C, Y, X]; None if it cannot."""
+    """The last frame of each model step as the model draws it, [B, H, V, C, Y, X]; None if it cannot."""
     if not model.spec.pixels:
         return None
     f = model.spec.frames_per_step
-    return model.decode(scene.state, latents)[:, f - 1 :: f, 0].float().clamp(-1, 1)
+    return model.decode(scene.state, latents)[:, f - 1 :: f].float().clamp(-1, 1)
 
 
 def _errors(name: str, subject: Subject, scene: _Scene, latents: Tensor, video: Tensor | None) -> Errors:
-    """Errors [B, H] of latents [B, H, L...] and of video [B, H, C, Y, X] against what happened."""
+    """Errors [B, H] of latents [B, H, L...] and of video [B, H, V, C, Y, X] against what happened."""
     feature = (latents.float() - scene.latents.float()).pow(2).flatten(2).mean(2)
     pixel = position = None
     if video is not None:
@@ -134,8 +139,8 @@ def _films(
 
 
 def _pictures(video: Tensor) -> NDArray[np.uint8]:
-    """uint8 [B, T, Y, X, C] of video [B, T, C, Y, X] in [-1, 1]."""
-    return ((video.movedim(2, -1) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+    """uint8 [B, T, Y, V * X, C], cameras side by side, of video [B, T, V, C, Y, X] in [-1, 1]."""
+    return ((rearrange(video, "b t v c y x -> b t y (v x) c") + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
 
 
 def _double(values: Tensor) -> NDArray[np.float64]:

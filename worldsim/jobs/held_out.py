@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
-from worldsim.protocols import ActionSpec, ModelSpec
+from worldsim.models.feature import FeatureModel
+from worldsim.models.window import WindowModel
+from worldsim.protocols import ActionSpec, ModelSpec, WorldModel
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,16 @@ def unseen(
     trained_on: str,
     training: Path,
     split_seed: int,
-    camera: str | None = None,
+    camera: Choice = None,
     skip_damaged: bool = False,
 ) -> Unseen:
     """Which episodes of `dataset` a run may be judged on.
 
-    trained_on is the fingerprint of the data set of the run, `training` the folder where it was, `camera` what was read
-    of it. Of that data set
-    they are the test episodes. Of another one they are those that are not among the training and validation episodes
-    of the first (`same_episode`); if that is gone, all, with a note that nothing could be compared. Episodes are
-    compared from their beginnings, so one that was cut out of the middle of another is not found.
+    trained_on is the fingerprint of the data set of the run, `training` the folder where it was, `camera` what was
+    read of it. Of that data set they are the test episodes. Of another one they are those that are not among the
+    training and validation episodes of the first (`same_episode`); if that is gone, all, with a note that nothing
+    could be compared. Episodes are compared from their beginnings, so one that was cut out of the middle of another
+    is not found.
 
     Raises ValueError if every episode was trained on.
     """
@@ -180,6 +184,28 @@ def still(spec: ActionSpec) -> Tensor:
     if spec.discrete:
         return torch.eye(spec.size)[0]
     return torch.zeros(spec.size).clamp(torch.tensor(spec.low), torch.tensor(spec.high))
+
+
+def told_columns(model: WorldModel[Any], dataset: Episodes) -> list[int] | None:
+    """The columns of the stored state that a world model is told as its proprioception; None if it is told nothing.
+
+    Raises ValueError if the data does not have them.
+    """
+    if model.spec.proprioception is None:
+        return None
+    stored = dataset.schema.state or ()
+    known = model.proprioception if isinstance(model, FeatureModel | WindowModel) else None
+    if known is None and len(stored) == model.spec.proprioception:  # a simulator is told all
+        return list(range(len(stored)))
+    names = () if known is None else known.names
+    missing = [name for name in names if name not in stored]
+    if missing or known is None:
+        raise ValueError(
+            f"this world model was trained with proprioception ({', '.join(names) or model.spec.proprioception}), and "
+            f"the state in {dataset.path} has {', '.join(stored) or 'no entries'}: give data that has it, or train "
+            "without (no --proprioception)"
+        )
+    return [stored.index(name) for name in names]
 
 
 def check_data(spec: ModelSpec, dataset: Episodes) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from worldsim import keys
 from worldsim.data import open_dataset
 from worldsim.data.cache import to_video
+from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
@@ -29,12 +31,13 @@ def make_env(
     starts: int = 64,
     seed: int = 0,
     render_mode: str | None = None,
+    camera: Choice = None,
 ) -> WorldModelEnv:
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
     Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """
-    return WorldModelEnv(model, real_starts(model, data, starts, seed), reward, config, render_mode)
+    return WorldModelEnv(model, real_starts(model, data, starts, seed, camera), reward, config, render_mode)
 
 
 def make_vector_env(
@@ -47,22 +50,27 @@ def make_vector_env(
     seed: int = 0,
     render_mode: str | None = None,
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    camera: Choice = None,
 ) -> WorldModelVectorEnv:
     """As `make_env`, many episodes in one batch; stable-baselines3 needs `AutoresetMode.SAME_STEP`."""
-    begun = real_starts(model, data, starts, seed)
+    begun = real_starts(model, data, starts, seed, camera)
     return WorldModelVectorEnv(model, begun, num_envs, reward, config, render_mode, autoreset_mode)
 
 
-def real_starts(model: WorldModel[Any], data: str | Path, count: int = 64, seed: int = 0) -> Starts:
+def real_starts(
+    model: WorldModel[Any], data: str | Path, count: int = 64, seed: int = 0, camera: Choice = None
+) -> Starts:
     """`count` places in the episodes of a data set, with up to K frames before each; none is the end of an episode.
 
     There are fewer frames where half of the episodes are too short for K, and fewer places where all are taken. All are
-    encoded in one call and kept while the environment lives, so their number is a matter of memory.
+    encoded in one call and kept while the environment lives, so their number is a matter of memory. camera: as the
+    fine-tuning chose; None: all that there are.
     """
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
-    dataset, spec = open_dataset(Path(data)), model.spec
+    dataset, spec = open_dataset(Path(data), camera), model.spec
     held_out.check_data(spec, dataset)
+    told = held_out.told_columns(model, dataset)
     half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])
     frames = max(1, min(spec.context, (half - 1) // spec.actions_per_step))
     clip = ClipConfig(frames + 1, spec.actions_per_step, "skip")  # a step more, so that the world goes on
@@ -71,26 +79,32 @@ def real_starts(model: WorldModel[Any], data: str | Path, count: int = 64, seed:
     clips = reader.take(np.sort(rows))
     assert clips.video is not None
     video = clips.video[:, :frames].float() / 127.5 - 1
-    state = None if clips.state is None or spec.proprioception is None else clips.state[:, :frames]
+    state = None if clips.state is None or told is None else clips.state[:, :frames, told]
     return Starts(Obs(video, state, clips.time[:, :frames]), clips.action[:, : frames - 1])
 
 
-def goal_of(model: WorldModel[Any], picture: NDArray[np.uint8]) -> GoalObjective:
+def goal_of(
+    model: WorldModel[Any], picture: NDArray[np.uint8], state: NDArray[np.float32] | None = None
+) -> GoalObjective:
     """The reward of coming near to what a picture shows, uint8 [Y, X, 3], or [M, Y, X, 3] with one for each start.
 
-    It is minus `model.distance`. Raises ValueError if the picture has another size than those of the training.
+    Several cameras stand side by side in it, [Y, V * X, 3]. state [M, S]: the proprioception at the goal, of a world
+    model that has it. It is minus `model.distance`. Raises ValueError if the picture has another size than those of the
+    training, or the state is missing.
     """
     pictures, image = np.atleast_1d(picture), model.spec.image
     pictures = pictures[None] if pictures.ndim == 3 else pictures
-    due = None if image is None else (image[2], image[3], image[1])
-    if image is None or image[0] != 1 or pictures.shape[1:] != due or pictures.dtype != np.uint8:
+    due = None if image is None else (image[2], image[0] * image[3], image[1])
+    if image is None or pictures.shape[1:] != due or pictures.dtype != np.uint8:
         raise ValueError(
             f"the goal is {pictures.dtype} {list(pictures.shape)}; this world model was trained on frames [V, C, Y, X] "
-            f"= {image}: give uint8 pictures [Y, X, C] = {due} of one camera"
+            f"= {image}: give uint8 pictures [Y, V * X, C] = {due}"
         )
-    video = to_video(torch.from_numpy(pictures))[:, None, None]
+    shown = rearrange(torch.from_numpy(pictures), "m y (v x) c -> m 1 v y x c", v=image[0])
+    video = to_video(shown)
     count, n = len(pictures), model.spec.actions_per_step
-    obs = Obs(video, None, torch.zeros(count, 1))
+    told = None if state is None else torch.from_numpy(np.atleast_2d(state).astype(np.float32))[:, None]
+    obs = Obs(video, told, torch.zeros(count, 1))
     with torch.no_grad():
         state = model.encode(obs, torch.zeros(count, 0, n, model.spec.action.size), keys.rows(0, count))
     return GoalObjective(model.latent(state), model.distance)

@@ -79,9 +79,11 @@ def plan_sections(result: PlanResult) -> Part:
     table = Table("Success and cost", columns, tuple(cells), note)
     text = (
         f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
-        "goal known by its picture alone. The world model sees pictures; what is called simulator or oracle knows the "
-        "exact state and shows what a perfect model would reach. The world model's planner makes "
-        f"{OBJECTIVES[result.objective]} small." + _varied_text(result)
+        f"goal known by its picture{'' if result.told else ' alone'}. The world model sees pictures; what is called "
+        "simulator or oracle knows the exact state and shows what a perfect model would reach. The world model's planner "
+        f"makes {OBJECTIVES[result.objective]} small."
+        + evaluation_page.told_text(result.told, "With each picture, the goal's included,")
+        + _varied_text(result)
     )
     films = tuple(_plan_film(film) for film in result.films if len(film.frames))
     sections = [Section(f"Planning: {result.which}", text, (bars, table))]

@@ -42,7 +42,8 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The folder of a finished finetune or quickstart run."""
     obs: tuple[Path, ...] = ()
-    """Pictures of what was seen, oldest first and a model step apart, the last one now: plan from them alone."""
+    """Pictures of what was seen, oldest first and a model step apart, the last one now: plan from them alone.
+    Several cameras stand side by side in one picture."""
     goal: Path | None = None
     """The picture of the goal of that plan."""
     env: str | None = None
@@ -131,13 +132,14 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     env = config.env or _trained_in(loaded)
     dynamics = envs.dynamics(env, _image_size(loaded.model.spec.image), config.variation)
     check_environment(loaded.model.spec, dynamics)
+    told = told_entries(loaded, dynamics)
     tasks = envs.pairs(env, config.protocol, config.pairs, 0, config.variation)
     n = loaded.model.spec.actions_per_step
     planner = registry.build(config.planner)
     device, dtype = devices.find(config.device), resolve(config.dtype, config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
-    ours = policy(loaded.model, planner, goal_distance(loaded, config.distance), config.seed, device, dtype)
+    ours = policy(loaded.model, planner, goal_distance(loaded, config.distance), config.seed, device, dtype, told)
     success, steps, frames, spent = carry_out(dynamics, tasks, ours, n, config.batch, "planning", config.films)
     alone = seconds_alone(dynamics, tasks, ours, n)
     rows = [replace(_row("world model", success, steps, spent), seconds_alone=alone)]
@@ -166,14 +168,33 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
         min(config.batch, config.pairs),
         varied(config),
         config.distance,
+        () if told is None else tuple(dynamics.state_names[i] for i in told),
     )
+
+
+def told_entries(loaded: saved.Loaded, dynamics: Any) -> list[int] | None:
+    """The columns of the exact state that the world model was trained with as its proprioception; None without.
+
+    Raises ValueError if the environment does not have them.
+    """
+    trained = loaded.identity.proprioception
+    if trained is None:
+        return None
+    missing = [name for name in trained.names if name not in dynamics.state_names]
+    if missing:
+        raise ValueError(
+            f"{loaded.folder} was trained with proprioception {', '.join(trained.names)}, and the state of "
+            f"{dynamics.name} has no {', '.join(missing)} (it has {', '.join(dynamics.state_names)}): plan where its "
+            "episodes are of (--env), or fine-tune without --proprioception"
+        )
+    return [dynamics.state_names.index(name) for name in trained.names]
 
 
 def _trained_in(loaded: saved.Loaded) -> str:
     """The environment that the episodes of the training were collected in; ValueError if it is none of ours."""
     remedy = f"say with --env in which to plan; there are {', '.join(envs.ids())}"
     try:
-        env = open_dataset(loaded.config.data).source.env
+        env = open_dataset(loaded.config.data, loaded.config.seen).source.env
     except (OSError, ValueError) as error:
         raise ValueError(f"the episodes that {loaded.folder} was trained on cannot be opened: {remedy}") from error
     if env not in envs.ids():
@@ -231,6 +252,7 @@ def summary(result: PlanResult) -> dict[str, Any]:
         "plan.protocol": result.protocol,
         "plan.variation": list(result.variation),
         "plan.objective": result.objective,
+        "plan.proprioception": list(result.told),
         "plan.pairs": result.rows[0].n,
     }
     for row in result.rows:
@@ -257,4 +279,9 @@ def _row(name: str, success: NDArray[np.bool_], steps: NDArray[np.int64], spent:
 def _image_size(image: tuple[int, int, int, int] | None) -> int:
     if image is None or image[2] != image[3]:
         raise ValueError(f"this world model was trained on frames [V, C, Y, X] = {image}; square ones are planned with")
+    if image[0] != 1:
+        raise ValueError(
+            f"this world model sees {image[0]} cameras, and our environments have one: plan with one that was "
+            "fine-tuned on one (--camera), or act through `worldsim.policies.mpc` in an environment of yours"
+        )
     return image[2]

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from worldsim import keys
 from worldsim.data.cache import to_video
+from worldsim.envs.imagined_spaces import pictures
 from worldsim.files import replacing
 from worldsim.objectives import GoalObjective
 from worldsim.protocols import ModelSpec, Obs, Planner, WorldModel
@@ -42,10 +44,10 @@ class Running:
 class PicturePlan:
     """A plan of H model steps and what the model expects of it."""
 
-    obs: Picture  # [k, Y, X, 3], what was seen
-    goal: Picture  # [Y, X, 3]
+    obs: Picture  # [k, Y, V * X, 3], cameras side by side: what was seen
+    goal: Picture  # [Y, V * X, 3]
     actions: NDArray[np.float32]  # [H, n, A]
-    imagined: Picture | None  # [H, Y, X, 3]; None if the model does not draw
+    imagined: Picture | None  # [H, Y, V * X, 3]; None if the model does not draw
     distance: NDArray[np.float64]  # [H + 1] to the goal: now and after each step
     model_calls: int
 
@@ -62,6 +64,11 @@ def plan_pictures(
         raise ValueError(
             f"there are {len(obs)} observed frames; this world model takes 1 to {spec.context}, oldest first: --obs "
             "EARLIER.png NOW.png"
+        )
+    if spec.proprioception is not None:
+        raise ValueError(
+            f"this world model was trained with proprioception ({spec.proprioception} entries), which a picture does "
+            "not show: act through `worldsim.policies.mpc` with Obs.state, or fine-tune without --proprioception"
         )
     seen, aim = np.stack([read_picture(path, spec) for path in obs]), read_picture(goal, spec)
 
@@ -82,17 +89,18 @@ def plan_pictures(
         seen,
         aim,
         plan.actions[0].float().cpu().numpy(),
-        None if drawn is None else _pictures(drawn[0, f - 1 :: f, 0]),
+        None if drawn is None else pictures(drawn[0, f - 1 :: f]),
         torch.cat(away).double().cpu().numpy(),
         plan.model_calls,
     )
 
 
 def read_picture(path: Path, spec: ModelSpec) -> Picture:
-    """An RGB picture [Y, X, 3] of the size of the training's. Raises FileNotFoundError or ValueError."""
-    if spec.image is None or spec.image[0] != 1:
-        raise ValueError(f"this world model sees [V, C, Y, X] = {spec.image}; one camera is planned for from pictures")
-    _, _, height, width = spec.image
+    """An RGB picture [Y, V * X, 3] of the size of the training's. Raises FileNotFoundError or ValueError."""
+    if spec.image is None:
+        raise ValueError("this world model sees no pictures, so none can be planned from")
+    views, _, height, length = spec.image
+    width, beside = views * length, f" ({views} cameras side by side)" if views > 1 else ""
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
@@ -100,7 +108,7 @@ def read_picture(path: Path, spec: ModelSpec) -> Picture:
             if image.size != (width, height):
                 raise ValueError(
                     f"{path} is {image.size[0]} x {image.size[1]} pixels; this world model was trained on {width} x "
-                    f"{height}: crop and scale it as the training's were"
+                    f"{height}{beside}: crop and scale it as the training's were"
                 )
             if image.mode != "RGB":
                 raise ValueError(
@@ -163,14 +171,10 @@ def draw_strip(plan: PicturePlan) -> Picture:
 
 
 def _encode(model: WorldModel[Any], frames: Picture, device: torch.device, key: Tensor) -> Any:
-    """The state after frames [k, Y, X, 3] a model step apart; a feature world model sees the actions in them."""
+    """The state after frames [k, Y, V * X, 3] a model step apart; a feature world model sees the actions in them."""
     spec, count = model.spec, len(frames)
-    video = to_video(torch.from_numpy(frames.copy())).to(device)[None, :, None]
+    views = spec.image[0] if spec.image else 1
+    video = to_video(rearrange(torch.from_numpy(frames.copy()), "k y (v x) c -> 1 k v y x c", v=views)).to(device)
     time = torch.arange(count, device=device)[None] * spec.seconds_per_step
     none = torch.zeros(1, count - 1, spec.actions_per_step, spec.action.size, device=device)
     return model.encode(Obs(video, None, time), none, key)
-
-
-def _pictures(video: Tensor) -> Picture:
-    """uint8 [H, Y, X, C] of video [H, C, Y, X] in [-1, 1]."""
-    return ((video.float().clamp(-1, 1).movedim(1, -1) + 1) * 127.5).round().byte().cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from worldsim.data.clips import Split, clip_index, split_episodes
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import parts, saved
+from worldsim.models.tokens import Frames, Proprioception
 from worldsim.protocols import FrozenEncoder, PredictorAdapter
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Prepared:
     encoder: ReducedEncoder | None  # None: principal components are fitted first
     base: dino_world.FrozenDinoWorld
     adapter: nn.Module
+    proprioception: Proprioception | None  # what the world model is told besides pictures
 
 
 def prepare(config: Config) -> Prepared:
@@ -41,7 +44,7 @@ def prepare(config: Config) -> Prepared:
     the heads does not exist or does not fit.
     """
     _check_numbers(config)
-    dataset = open_dataset(config.data, config.camera, skip_damaged=config.skip_damaged)
+    dataset = open_dataset(config.data, config.seen, skip_damaged=config.skip_damaged)
     _check_cameras(config, dataset)
     split = training_split(config, dataset)
     clip = ClipConfig(config.frames, config.actions_per_step, config.short)
@@ -50,12 +53,16 @@ def prepare(config: Config) -> Prepared:
     bare = registry.build(config.encoder)
     own = dino_world.folder_of(config.predictor.name)
     encoder = None if config.fit_reduction else parts.reduce_with(bare, own)
-    base = dino_world.build(config.predictor)
+    told = _proprioception(config, dataset, split)
+    base = dino_world.build(config.predictor, dataset.schema.views, told is not None)
     _check_latent(config, bare, encoder, base)
+    if told is not None:
+        Frames(told, base.width)  # which raises ValueError if a token cannot hold them
     adapter = _adapter(config, dataset, base)
     if config.heads_from is not None:
-        saved.check_heads(config.heads_from, config, dataset.fingerprint, (encoder or bare).fingerprint, not encoder)
-    return Prepared(dataset, split, bare, encoder, base, adapter)
+        print_of = (encoder or bare).fingerprint
+        saved.check_heads(config.heads_from, config, dataset.fingerprint, print_of, not encoder, told)
+    return Prepared(dataset, split, bare, encoder, base, adapter, told)
 
 
 def training_split(config: Config, dataset: Episodes) -> Split:
@@ -82,11 +89,35 @@ def _check_numbers(config: Config) -> None:
 def _check_cameras(config: Config, dataset: Episodes) -> None:
     if dataset.schema.image is None:
         raise ValueError(f"{config.data} has no images; a feature world model needs video")
-    if dataset.schema.views > 1:
+    if dataset.schema.views > 1 and not config.cameras:
         raise ValueError(
-            f"{config.data} has {dataset.schema.views} cameras and a world model sees one: choose it with --camera "
-            f"({', '.join(dataset.schema.cameras)})"
+            f"{config.data} has {dataset.schema.views} cameras: choose one with --camera "
+            f"({', '.join(dataset.schema.cameras)}), or see several side by side with --cameras all"
         )
+
+
+def _proprioception(config: Config, dataset: Episodes, split: Split) -> Proprioception | None:
+    """The entries of the state that were asked for, and their statistics over the training episodes.
+
+    Raises ValueError, naming the nearest, for an entry that the data does not have.
+    """
+    stored, names = dataset.schema.state or (), config.proprioception
+    if not names:
+        return None
+    names = stored if names == ("all",) else names
+    missing = [name for name in names if name not in stored]
+    if missing or not stored:
+        hint = f"did you mean {registry.nearest(missing[0], stored)!r}? " if missing and stored else ""
+        raise ValueError(
+            f"proprioception is {', '.join(config.proprioception)}: {hint}The state in {config.data} has "
+            f"{', '.join(stored) or 'no entries'}"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"proprioception is {', '.join(names)}: name each entry once")
+    states = [dataset.episode(index, video=False).state for index in split.train]
+    told = np.concatenate([s for s in states if s is not None])[:, [stored.index(name) for name in names]]
+    mean, std = told.mean(0, dtype=np.float64), told.std(0, dtype=np.float64)
+    return Proprioception(tuple(names), tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 
 def _check_latent(
@@ -113,8 +144,8 @@ def _adapter(config: Config, dataset: Episodes, base: dino_world.FrozenDinoWorld
     """The new adapter, after a trial on zeros: an action space that it cannot take is a ValueError."""
     n, action = config.actions_per_step, dataset.schema.action
     torch.manual_seed(config.seed)
-    grid, steps = base.architecture.grid, config.frames - 1
-    features = torch.zeros(1, steps, grid[0] * grid[1], base.width)
+    steps = config.frames - 1
+    features = torch.zeros(1, steps, base.tokens, base.width)
     times = torch.arange(config.frames)[None] * (n / dataset.schema.fps)
     state = torch.get_rng_state()
     try:

@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from worldsim import registry
 from worldsim.backbones import dino_world
@@ -32,7 +33,7 @@ class Config:
     """Action-free pretraining of DINO-world on any video; actions in the data are not read."""
 
     data: tyro.conf.Positional[Path]
-    """A data set in the LeRobot v3.0 layout."""
+    """A data set in the LeRobot v3.0 layout; each of its cameras is a video of its own."""
     out: Path = Path("runs/pretrain")
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Architecture = field(default_factory=dino_world.Architecture)
@@ -62,14 +63,14 @@ def run(config: Config) -> Path:
     reduction = parts.new_reduction(base, dataset, split.train, config.reduction, config.seed)
     encoder = ReducedEncoder(base, reduction)
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
-    table, fps = cached.features[:, 0], dataset.schema.fps
-    episodes = np.array(split.train)
-    first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
+    total, fps = int(cached.offsets[-1]), dataset.schema.fps
+    first, lengths = videos(cached.offsets, split.train, dataset.schema.views)
 
     def clips(step: int) -> FeatureClips:
         rows = variable_rate_rows(first, lengths, config.frames, config.gaps, config.batch, config.seed, step)
         times = torch.from_numpy((rows - rows[:, :1]) / fps).float()
-        return FeatureClips(torch.from_numpy(table[rows]).float(), times, None)
+        features = cached.features[rows % total, rows // total]
+        return FeatureClips(torch.from_numpy(features).float(), times, None)
 
     torch.manual_seed(config.seed)
     network = dino_world.DinoWorld(replace(config.predictor, width=encoder.width, grid=encoder.grid))
@@ -79,3 +80,15 @@ def run(config: Config) -> Path:
     save_reduction(reduction, folder / "predictor")
     runs.write_summary(folder, {"steps": result.steps, **result.metrics})
     return folder / "predictor"
+
+
+def videos(
+    offsets: NDArray[np.int64], episodes: tuple[int, ...], views: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every camera of every episode as a video of its own: the first row and the number of rows of each, [V * E].
+
+    offsets [E + 1]: where episodes begin in a table of F = offsets[E] frames; camera v's frame r is called v * F + r.
+    """
+    picked = np.array(episodes)
+    first = np.concatenate([offsets[picked] + camera * offsets[-1] for camera in range(views)])
+    return first, np.tile(np.diff(offsets)[picked], views)

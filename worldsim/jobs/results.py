@@ -60,6 +60,7 @@ class PlanResult:
     side_by_side: int = 1  # episodes at most in one call of the planner
     variation: tuple[str, ...] = ()  # the factors of the environment that vary beyond the usual
     objective: str = "temporal"  # the distance that the planner makes small
+    told: tuple[str, ...] = ()  # the entries of the exact state that the world model is told as its proprioception
 
     @property
     def which(self) -> str:
@@ -108,6 +109,8 @@ class Evaluation:
     tolerance: float | None  # a position is right within it; None without positions
     position: tuple[str, ...]  # the entries of the state that are the position; empty without positions
     seed: int
+    cameras: tuple[str, ...] = ()  # that are seen side by side, if there are several
+    told: tuple[str, ...] = ()  # the entries of the state that the model is told as its proprioception
     notes: tuple[str, ...] = ()  # what a reader must know of the choice of episodes
 
     @property

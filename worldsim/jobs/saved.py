@@ -21,6 +21,7 @@ from worldsim.heads import continuation, pixels, reward, state_probe, temporal_d
 from worldsim.jobs import parts, paths
 from worldsim.learners.heads import Heads
 from worldsim.models.feature import FeatureModel
+from worldsim.models.tokens import Proprioception
 from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec
 
@@ -39,6 +40,7 @@ class Identity:
     predictor: str  # fingerprint
     dataset: str  # fingerprint of what it was trained on
     probed: tuple[str, ...]  # the entries of the exact state that the probe reads
+    proprioception: Proprioception | None = None  # what the model is told, with statistics of the training episodes
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def load(run: str | Path) -> Loaded:
     identity, weights = _read(folder / ADAPTER)
     bare = registry.build(config.encoder)
     encoder = parts.reduce_with(bare, folder) or parts.reduce_with(bare, dino_world.folder_of(config.predictor.name))
-    base = dino_world.build(config.predictor)
+    views = identity.spec.image[0] if identity.spec.image else 1
+    base = dino_world.build(config.predictor, views, identity.proprioception is not None)
     _check(folder, "encoder", identity.encoder, encoder.fingerprint if encoder is not None else bare.fingerprint)
     _check(folder, "predictor", identity.predictor, base.fingerprint)
     assert encoder is not None
@@ -106,18 +109,28 @@ def load(run: str | Path) -> Loaded:
     adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
     load_module_tensors(adapter, weights, "", str(folder / ADAPTER))
     heads = _heads(folder, identity, spec, encoder)
-    model = FeatureModel(spec, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation)
+    model = FeatureModel(
+        *(spec, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation),
+        proprioception=identity.proprioception,
+    )
     model.requires_grad_(False).eval()
     cached = isinstance(adapter.trunk(base), dino_world.DinoWorld)  # other trunks keep no keys and values
     return Loaded(model if cached else WindowModel(model).eval(), heads, identity, config, folder)
 
 
-def check_heads(run: Path, config: finetune.Config, dataset: str, encoder: str, fits: bool) -> None:
+def check_heads(
+    run: Path,
+    config: finetune.Config,
+    dataset: str,
+    encoder: str,
+    fits: bool,
+    proprioception: Proprioception | None = None,
+) -> None:
     """Raise ValueError unless the heads of another run serve a fine-tuning with this config.
 
-    Their data set, held-out episodes, model step and encoder must be its own. `encoder` is the fingerprint of the
-    reduced encoder, or if the fine-tuning `fits` principal components itself, that of the encoder below them: then the
-    other run must have fitted its own in the same way.
+    Their data set, held-out episodes, model step, proprioception and encoder must be its own. `encoder` is the
+    fingerprint of the reduced encoder, or if the fine-tuning `fits` principal components itself, that of the encoder
+    below them: then the other run must have fitted its own in the same way.
     """
     folder = model_folder(run)
     identity, _ = _read(folder / ADAPTER)
@@ -139,6 +152,11 @@ def check_heads(run: Path, config: finetune.Config, dataset: str, encoder: str, 
             f"the heads of {folder} know steps of {identity.spec.actions_per_step} actions, here they have "
             f"{config.actions_per_step}: give --actions-per-step {identity.spec.actions_per_step}, or train heads of "
             "its own (leave out --heads-from)"
+        )
+    if identity.proprioception != proprioception:
+        raise ValueError(
+            f"the heads of {folder} know frames with proprioception {identity.proprioception}, here it is "
+            f"{proprioception}: give the same --proprioception and --episodes, or leave out --heads-from"
         )
     _, tensors = _read(folder / HEADS)
     for name in ("pixels", "temporal"):
@@ -207,8 +225,11 @@ def _identity(raw: dict[str, Any]) -> Identity:
     action = spec.pop("action")
     spec |= {"image": None if spec["image"] is None else tuple(spec["image"]), "latent": tuple(spec["latent"])}
     action = ActionSpec(tuple(action["low"]), tuple(action["high"]), action["discrete"])
-    probed = tuple(raw["probed"])
-    return Identity(ModelSpec(action=action, **spec), raw["encoder"], raw["predictor"], raw["dataset"], probed)
+    told = raw.get("proprioception")  # which runs from before there was any do not have
+    if told is not None:
+        told = Proprioception(tuple(told["names"]), tuple(told["mean"]), tuple(told["std"]))
+    prints = (raw["encoder"], raw["predictor"], raw["dataset"])
+    return Identity(ModelSpec(action=action, **spec), *prints, tuple(raw["probed"]), told)
 
 
 __all__ = ["Identity", "Loaded", "build_heads", "load", "model_folder", "save"]

@@ -48,13 +48,14 @@ class Config:
 class FrameTable:
     """The training frames: features of all, exact states of all, pictures of some."""
 
-    features: NDArray[np.float16]  # [M, N, D]
+    features: NDArray[np.float16]  # [M, V, N, D]
     first: NDArray[np.int64]  # [E], the first row of each training episode
     lengths: NDArray[np.int64]  # [E], its rows
     state: NDArray[np.float32] | None  # [M, S], NaN where there is none
     shown: NDArray[np.int64]  # [P] rows of which there are pictures
-    video: NDArray[np.uint8]  # [P, Y, X, C]
+    video: NDArray[np.uint8]  # [P, V, Y, X, C]
     outcomes: Outcomes | None = None  # [M], where rewards and ends are known
+    proprioception: NDArray[np.float32] | None = None  # [M, D], the token of it, if there is one
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class MoveBatch:
 
 @dataclass(frozen=True)
 class HeadBatch:
-    """Frames with pictures, with states, and pairs of frames."""
+    """Frames with pictures, with states, and pairs of frames. N are all tokens of a frame, but in `latent`."""
 
-    latent: Tensor  # [B, N, D]
-    frame: Tensor  # [B, C, Y, X] in [-1, 1]
+    latent: Tensor  # [B, N, D], the tokens of one camera
+    frame: Tensor  # [B, C, Y, X] in [-1, 1], what it saw
     probed: Tensor  # [B, N, D]
     state: Tensor | None  # [B, S]
     before: Tensor  # [P, N, D]
@@ -117,7 +118,8 @@ class HeadsLearner:
         config, table = self.config, self.table
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 11))))
         shown = rng.integers(len(table.shown), size=config.batch)
-        frame = to_video(torch.from_numpy(table.video[shown]))
+        camera = _cameras(table.features.shape[1], config, step)
+        frame = to_video(torch.from_numpy(table.video[shown, camera]))
         lengths = table.lengths
         rows = rng.choice(self._training_rows(), size=config.batch)
         episode = rng.choice(len(lengths), size=config.distance_batch, p=lengths / lengths.sum())
@@ -126,7 +128,7 @@ class HeadsLearner:
         before = first + np.floor(rng.random(config.distance_batch) * (lengths[episode] - gap)).astype(np.int64)
         pair = first[:, None] + np.floor(rng.random((config.distance_batch, 2)) * lengths[episode][:, None]).astype(int)
         return HeadBatch(
-            self._features(table.shown[shown]),
+            torch.from_numpy(table.features[table.shown[shown], camera].astype(np.float32)),
             frame,
             self._features(rows),
             None if table.state is None else torch.from_numpy(table.state[rows]),
@@ -209,7 +211,10 @@ class HeadsLearner:
         return losses
 
     def _features(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.table.features[rows].astype(np.float32))
+        """All tokens [B, V * N (+ 1), D] of frames [B]."""
+        tokens = torch.from_numpy(self.table.features[rows].astype(np.float32)).flatten(1, 2)
+        token = self.table.proprioception
+        return tokens if token is None else torch.cat([tokens, torch.from_numpy(token[rows])[:, None]], 1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights of the heads and the optimiser's moments."""
@@ -219,6 +224,12 @@ class HeadsLearner:
         """Undo `state_dict`."""
         load_module_tensors(self.heads, state)
         load_optimizer_tensors(self.optimizer, state)
+
+
+def _cameras(views: int, config: Config, step: int) -> NDArray[np.int64]:
+    """Which camera each picture of a step is of, [batch]."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 13))))
+    return rng.integers(views, size=config.batch, dtype=np.int64)
 
 
 def _groups(heads: Heads, config: Config) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from worldsim.models.tokens import Frames, Proprioception, visual
 from worldsim.protocols import (
     FrozenEncoder,
     FrozenPredictor,
@@ -75,7 +76,7 @@ class DistanceHead(Protocol):
 
 
 class PixelHead(Protocol):
-    """Latents [M, N, D] -> frames [M, C, Y, X] in [-1, 1]."""
+    """Tokens [M, N, D] of one camera -> frames [M, C, Y, X] in [-1, 1]."""
 
     def __call__(self, latent: Tensor) -> Tensor: ...
 
@@ -105,19 +106,27 @@ class FeatureModel(nn.Module):
         temporal: DistanceHead | None = None,
         reward: RewardHead | None = None,
         continuation: ContinuationHead | None = None,
+        proprioception: Proprioception | None = None,
     ) -> None:
         """spec.context is the number of frames that the predictor sees at most, imagined ones included.
+
+        Latents are panoramas: the tokens of V = spec.image[0] cameras side by side, then one of proprioception.
 
         Raises ValueError if encoder and predictor do not fit each other, or the spec names another latent or other
         predictions.
         """
         super().__init__()
-        latent = (encoder.grid[0] * encoder.grid[1], encoder.width)
+        self.views, self.camera_tokens = spec.image[0] if spec.image else 1, encoder.grid[0] * encoder.grid[1]
+        told = None if proprioception is None else len(proprioception.names)
+        latent = (self.views * self.camera_tokens + (told is not None), encoder.width)
         if predictor.width != encoder.width or spec.latent != latent:
             raise ValueError(
                 f"the encoder gives tokens {latent}, the predictor takes {predictor.width} wide ones and the spec says "
                 f"{spec.latent}: load an encoder, a predictor and an adapter that were trained together"
             )
+        if spec.proprioception != told:
+            raise ValueError(f"spec.proprioception is {spec.proprioception}, and the entries given are {told}")
+        self.frames = Frames(proprioception, encoder.width)
         self.spec, self.encoder, self.predictor, self.adapter = spec, encoder, predictor, adapter
         self.pixels, self.temporal = pixels, temporal
         for name, head in (("reward", reward), ("done", continuation)):
@@ -125,8 +134,16 @@ class FeatureModel(nn.Module):
                 raise ValueError(f"spec.{name} is {getattr(spec, name)}, and a head for it is {head}: they must agree")
         self.reward, self.continuation = reward, continuation
 
+    @property
+    def proprioception(self) -> Proprioception | None:
+        """What `Obs.state` must hold, if anything."""
+        return self.frames.proprioception
+
     def encode(self, obs: Obs, actions: Tensor, key: Tensor) -> FeatureState:
-        """The state after frames [B, k, 1, 3, Y, X], 1 <= k <= K; the actions between them are seen in the frames."""
+        """The state after frames [B, k, V, 3, Y, X], 1 <= k <= K; the actions between them are seen in the frames.
+
+        Raises ValueError for other frames, and without the state where the spec has proprioception.
+        """
         return self.from_latents(*self.see(obs))
 
     def see(self, obs: Obs) -> tuple[Tensor, Tensor]:
@@ -139,7 +156,8 @@ class FeatureModel(nn.Module):
                 f"frames have shape [V, C, Y, X] = {tuple(video.shape[2:])}; this world model was trained on "
                 f"{self.spec.image}: resize them, or fine-tune on yours"
             )
-        return self.encoder.encode(video)[:, :, 0], obs.time[:, -video.shape[1] :]
+        state = None if obs.state is None else obs.state[:, -video.shape[1] :]
+        return self.frames(self.encoder.encode(video), state), obs.time[:, -video.shape[1] :]
 
     def from_latents(self, latents: Tensor, times: Tensor) -> FeatureState:
         """The state after latents [B, k, N, D] at times [B, k] in seconds."""
@@ -180,10 +198,11 @@ class FeatureModel(nn.Module):
         return state.latent
 
     def decode(self, state: FeatureState, latents: Tensor) -> Tensor:
-        """Video [B, H, 1, 3, Y, X] in [-1, 1] of latents [B, H, N, D]. Raises ValueError without a pixel head."""
+        """Video [B, H, V, 3, Y, X] in [-1, 1] of latents [B, H, N, D]. Raises ValueError without a pixel head."""
         if self.pixels is None:
             raise ValueError("this world model has no pixel head; train one with `worldsim finetune --pixels`")
-        return self.pixels(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])[:, :, None]
+        shown = visual(latents, self.views, self.camera_tokens)
+        return self.pixels(shown.flatten(0, 2)).unflatten(0, shown.shape[:3])
 
     def features(self, latent: Tensor) -> Tensor:
         """The tokens of latent [B, N, D] side by side, [B, N * D]."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.models.feature import DistanceHead, FeatureModel, FeatureState
+from worldsim.models.tokens import Proprioception
 from worldsim.protocols import FrozenPredictor, Obs, PredictorAdapter, Rollout, Step, shared
 from worldsim.rollout import unroll
 
@@ -55,6 +56,11 @@ class WindowModel(nn.Module):
     def predictor(self) -> FrozenPredictor:
         """The frozen predictor that the adapter is given."""
         return self.parts.predictor
+
+    @property
+    def proprioception(self) -> Proprioception | None:
+        """What `Obs.state` must hold, if anything."""
+        return self.parts.proprioception
 
     @property
     def temporal(self) -> DistanceHead | None:

@@ -24,6 +24,7 @@ from worldsim.envs.imagined import Config as ImaginedConfig
 from worldsim.jobs import evaluate, finetune, pages, plan, pretrain, saved, train
 from worldsim.jobs.imagining import goal_of, make_env
 from worldsim.jobs.results import PlanResult, PlanRow
+from worldsim.models.feature import FeatureModel
 from worldsim.policies import cem
 from worldsim.registry import Component
 
@@ -64,6 +65,7 @@ def test_a_run_on_two_cameras_and_proprioception_loads_as_it_was_trained(seeing:
     loaded = saved.load(seeing)
     spec, identity, dataset = loaded.model.spec, loaded.identity, open_dataset(both.data)
     assert spec.image == (2, 3, 64, 64) and spec.proprioception == 2
+    assert isinstance(loaded.model, FeatureModel)
     n = loaded.model.encoder.grid[0] * loaded.model.encoder.grid[1]
     assert spec.latent == (2 * n + 1, loaded.model.encoder.width)
     assert loaded.config.cameras == ("all",) and identity.dataset == dataset.fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ def test_every_member_imagines_what_it_does_alone_and_the_latent_is_their_mean(k
     model, future = ensemble(kind), actions(3, 4)
     given = look(3, 2), actions(3, 1, seed=7), torch.arange(3)
     together = model.rollout(model.encode(*given), future)
-    alone = [m.rollout(m.encode(*given), future).latents for m in model._members()]
+    members: list[Any] = model._members()
+    alone = [m.rollout(m.encode(*given), future).latents for m in members]
     torch.testing.assert_close(together.latents, torch.stack(alone).mean(0), rtol=1e-4, atol=1e-5)
     squared = torch.stack([disagreement(torch.stack(alone, 2)[:, h]) for h in range(4)], 1)
     assert together.uncertainty is not None and float(squared.min()) > 1e-4

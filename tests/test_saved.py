@@ -23,6 +23,7 @@ from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import collect, finetune, parts, saved, train
 from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.learners.predictor import Config as LearnerConfig
+from worldsim.models.feature import FeatureModel
 from worldsim.protocols import Obs
 from worldsim.registry import Component
 
@@ -139,6 +140,7 @@ def test_the_probe_names_the_entries_it_reads(workshop: Workshop) -> None:
 
 def test_the_adapter_was_trained_and_its_base_was_not(workshop: Workshop) -> None:
     loaded = saved.load(workshop.run)
+    assert isinstance(loaded.model, FeatureModel)
     adapter, base = loaded.model.adapter, loaded.model.predictor
     assert isinstance(adapter, torch.nn.Module)
     moved = [name for name, p in adapter.named_parameters() if "outer.weight" in name and float(p.abs().max()) > 0]

@@ -58,6 +58,31 @@ class GoalObjective:
 
 
 @dataclass(frozen=True)
+class CautiousObjective:
+    """Another objective, less for what the model is not sure of: minus `penalty` times the mean uncertainty.
+
+    With the goal's distance or the reward this is the pessimism of MOPO (Yu et al. 2020, eq. 6), at decision time.
+    """
+
+    objective: Objective
+    penalty: float = shared()  # in the units of the objective, for a unit of `Step.uncertainty`; 0 or more
+
+    def __post_init__(self) -> None:
+        if not self.penalty >= 0:
+            raise ValueError(f"penalty is {self.penalty}, it must be 0 or more: less is a reward for the unknown")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        inner = self.objective.needs if isinstance(self.objective, Needy) else ()
+        return ("uncertainty", *inner)
+
+    def __call__(self, rollout: Rollout[Any]) -> Tensor:
+        if rollout.uncertainty is None:
+            raise MissingPrediction("the rollout has no uncertainty: plan without a penalty, or with an ensemble")
+        return self.objective(rollout) - self.penalty * rollout.uncertainty.float().mean(dim=1)
+
+
+@dataclass(frozen=True)
 class RewardObjective:
     """Gather reward: the discounted sum over the horizon, which stops where the model expects the episode to end."""
 

@@ -17,7 +17,7 @@ from worldsim import keys
 from worldsim.data.cache import to_video
 from worldsim.envs.pairs import Pairs
 from worldsim.models import simulator
-from worldsim.objectives import GoalObjective
+from worldsim.objectives import CautiousObjective, GoalObjective
 from worldsim.policies.mpc import MPC
 from worldsim.policies.mpc import Config as MPCConfig
 from worldsim.policies.random import Random
@@ -58,12 +58,13 @@ def policy(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     told: list[int] | None = None,
+    penalty: float = 0.0,
 ) -> MakeActor:
     """Receding-horizon planning in a world model, which is on `device`, towards the latent of the goal's picture.
 
     told: the columns of the exact state that it was trained with as its proprioception; the goal's are told, too.
     Its matrix products are in `dtype`. Distances are in float32 always: those of good candidates differ by less than
-    bfloat16 can tell.
+    bfloat16 can tell. `penalty` is what a unit of the model's uncertainty costs, in the distance's units.
     """
     device = torch.device(device)
 
@@ -83,7 +84,8 @@ def policy(
         none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size, device=device)
         with torch.no_grad(), rounded():
             latent = model.latent(model.encode(shown(goal, exact), none, key))
-        mpc.reset(GoalObjective(latent, exact_distance), key)
+        objective = GoalObjective(latent, exact_distance)
+        mpc.reset(CautiousObjective(objective, penalty) if penalty else objective, key)
 
         def act(obs: Obs, state: Exact) -> Tensor:
             with rounded():

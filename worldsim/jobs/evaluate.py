@@ -16,11 +16,12 @@ from tqdm import tqdm
 from worldsim import envs
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
-from worldsim.jobs import devices, held_out, pages, runs, saved
+from worldsim.jobs import coverage, devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.results import (
     MEASURES,
+    POSITION,
     SHORT,
     STEP,
     Errors,
@@ -35,7 +36,6 @@ from worldsim.registry import nearest
 
 log = logging.getLogger(__name__)
 
-POSITION = ("agent_x", "agent_y")
 TOLERANCE = 4.5 / 65  # of the width of the picture: at the goal, for TwoRoom
 
 
@@ -113,7 +113,9 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     loaded.model.to(device)
     loaded.heads.to(device)
     subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1, told)
-    return replace(judge(subject, dataset, found.episodes, config), notes=found.notes)
+    judged = judge(subject, dataset, found.episodes, config)
+    intervals, more = coverage.intervals(judged, loaded.calibration, dataset.fingerprint == loaded.identity.dataset)
+    return replace(judged, notes=(*found.notes, *more), intervals=intervals)
 
 
 def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config: Config) -> Evaluation:
@@ -186,7 +188,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             for errors in evaluation.kinds[1:]:
                 name = f"evaluate.{measure}_error_ratio_{SHORT[errors.name]}_{step}"
                 values |= _numbers(name, ratio_to(evaluation, errors, measure), step)
-    return values | _numbers("evaluate.coherent_steps", coherent_steps(evaluation), 1)
+    return values | _numbers("evaluate.coherent_steps", coherent_steps(evaluation), 1) | coverage.summary(evaluation)
 
 
 def _numbers(name: str, band: Band | None, step: int) -> dict[str, float | None]:
@@ -230,9 +232,11 @@ def _join(parts: tuple[Errors, ...]) -> Errors:
     """The errors of all batches in a row."""
     pixel = [part.pixel for part in parts if part.pixel is not None]
     position = [part.position for part in parts if part.position is not None]
+    told = [part.uncertainty for part in parts if part.uncertainty is not None]
     return Errors(
         parts[0].name,
         np.concatenate([part.feature for part in parts]),
         np.concatenate(pixel) if pixel else None,
         np.concatenate(position) if position else None,
+        np.concatenate(told) if told else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from worldsim.jobs import coverage_page
 from worldsim.jobs.measures import Band, mean_band, psnr
 from worldsim.jobs.results import (
     MEASURES,
@@ -47,7 +48,7 @@ def headlines(evaluation: Evaluation) -> tuple[Headline, ...]:
         text = f"until the mean position error exceeds {evaluation.tolerance:.2f} px, of {evaluation.horizon} imagined"
         value = f"{steps} steps{' or more' if most else ''}"
         found.append(Headline("Coherent for", value, "good" if most else "neutral" if steps else "bad", text))
-    return tuple(found)
+    return (*found, *coverage_page.headlines(evaluation))
 
 
 def warnings(evaluation: Evaluation) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def warnings(evaluation: Evaluation) -> tuple[str, ...]:
         )
     if episode_count(evaluation) < 2:
         found.append("One held-out episode alone gives no intervals, and shuffled actions come from itself.")
-    return tuple(found)
+    return (*found, *coverage_page.warnings(evaluation))
 
 
 def sections(evaluation: Evaluation) -> tuple[Section, ...]:
@@ -91,7 +92,7 @@ def sections(evaluation: Evaluation) -> tuple[Section, ...]:
         Section("Error against horizon", _curve_text(evaluation), _charts(evaluation)),
         Section("Do the actions matter?", _ratio_text(), (_ratio_table(evaluation), *_ratio_charts(evaluation))),
     )
-    return tuple(section for section in parts if section.items)
+    return (*(section for section in parts if section.items), *coverage_page.sections(evaluation))
 
 
 def _charts(evaluation: Evaluation) -> tuple[Item, ...]:

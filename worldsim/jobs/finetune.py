@@ -24,7 +24,7 @@ from worldsim.data.clips import ClipReader, Split
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.files import check_folder
-from worldsim.jobs import parts, paths, runs, saved, train
+from worldsim.jobs import ensembles, parts, paths, runs, saved, train
 from worldsim.jobs.frame_tables import feature_clips, frame_table, outcomes, probed, state_columns, told_tokens
 from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
@@ -50,6 +50,7 @@ FIXED = (
         "adapter",
         "fit_reduction",
         "reduction",
+        "ensemble",
         "frames",
         "context",
     ),
@@ -88,6 +89,9 @@ class Config:
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Config = field(default_factory=dino_world.Config)
     adapter: Component = component("adapters", "action_blocks")
+    ensemble: int = 1
+    """M, adapters of different seeds, one after the other; of 2 or more the disagreement tells how far an imagined step
+    may err (`Step.uncertainty`), calibrated on the validation episodes."""
     fit_reduction: bool = False
     """Fit principal components on this data instead of taking the predictor's own, which needs its own encoder."""
     reduction: parts.ReductionConfig = field(default_factory=parts.ReductionConfig)
@@ -148,9 +152,10 @@ def run(config: Config) -> Path:
     if config.features is not None:
         check_folder(config.features, "give another --features")
     made = prepare(config)
+    ensembles.check(config, made)
     _check_space(config, made)
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
-    dataset, split, base, adapter = made.dataset, made.split, made.base, made.adapter
+    dataset, split, base = made.dataset, made.split, made.base
     encoder = _encoder(config, made, folder)
     spec = _spec(config, made, encoder.grid, encoder.width, encoder.fingerprint)
     told = made.proprioception
@@ -160,10 +165,17 @@ def run(config: Config) -> Path:
     cached = parts.cached_features(dataset, encoder, config.features or folder / "features", config.dtype)
 
     frames = Frames(told, encoder.width)
-    metrics = _train_adapter(config, dataset, split, cached, base, adapter, frames, folder)
+
+    def train_member(settings: Config, adapter: nn.Module, where: Path) -> Mapping[str, Any]:
+        return _train_adapter(settings, dataset, split, cached, base, adapter, frames, where)
+
+    adapter, metrics = ensembles.train_members(config, made, folder, train_member)
     heads = heads or _train_heads(config, dataset, split, cached, encoder, spec, frames, folder)
+    spec = replace(spec, uncertainty=config.ensemble > 1)
     identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, probed(dataset), told)
     saved.save(folder, identity, adapter, heads)
+    if config.ensemble > 1:
+        ensembles.calibrate(folder, dataset, split.val, cached, frames)
     runs.write_summary(folder, {"adapter": config.adapter.kind, "dataset": str(config.data), **metrics})
     return folder
 
@@ -175,7 +187,7 @@ def _check_space(config: Config, made: Prepared) -> None:
     with torch.random.fork_rng(devices=[]):
         count = len(probed(made.dataset)) if config.probe else 0
         heads = saved.build_heads(spec, grid, config.pixels, count, config.temporal)
-    need = training_bytes(made.adapter) + (training_bytes(heads) if config.heads_from is None else 0)
+    need = config.ensemble * training_bytes(made.adapter) + (training_bytes(heads) if config.heads_from is None else 0)
     if config.features is None:
         frames = int(made.dataset.lengths.sum()) * made.dataset.schema.views
         need += 2 * frames * grid[0] * grid[1] * width  # float16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,15 @@ def foresee(
         scene = _see(subject, clips, context, device, running.seed)
         actions = clips.action[:, context - 1 :].to(device)
         rest = still(subject.model.spec.action).to(device).expand_as(actions)
-        imagined = [
-            subject.model.rollout(scene.state, a).latents
-            for a in (actions, shuffled[:, context - 1 :].to(device), rest)
+        rollouts = [
+            subject.model.rollout(scene.state, a) for a in (actions, shuffled[:, context - 1 :].to(device), rest)
         ]
+        imagined = [rollout.latents for rollout in rollouts]
         names = (RIGHT, SHUFFLED, ZERO)
         videos = [_draw(subject.model, scene, latents) for latents in imagined]
         errors = [_errors(n, subject, scene, z, v) for n, z, v in zip(names, imagined, videos, strict=True)]
+        if rollouts[0].uncertainty is not None:
+            errors[0] = replace(errors[0], uncertainty=_double(rollouts[0].uncertainty))
         last = scene.last[:, None].expand_as(scene.latents)
         frozen = scene.video[:, context - 1 : context].expand_as(scene.video[:, context:])
         errors.append(_errors(COPY_LAST, subject, scene, last, frozen if subject.model.spec.pixels else None))

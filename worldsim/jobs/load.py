@@ -6,10 +6,11 @@ from os import PathLike
 from pathlib import Path
 
 from worldsim.jobs.saved import load as load_run
+from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
 
 
-def load(run: str | PathLike[str]) -> FeatureModel | WindowModel:
+def load(run: str | PathLike[str]) -> FeatureModel | WindowModel | EnsembleModel:
     """The world model that a `finetune` or `quickstart` run trained, a `protocols.WorldModel`."""
     return load_run(Path(run)).model

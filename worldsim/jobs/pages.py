@@ -80,8 +80,8 @@ def plan_sections(result: PlanResult) -> Part:
     text = (
         f"The same {n} held-out pairs of start and goal for every row, {result.budget} environment steps at most, the "
         f"goal known by its picture{'' if result.told else ' alone'}. The world model sees pictures; what is called "
-        "simulator or oracle knows the exact state and shows what a perfect model would reach. The world model's planner "
-        f"makes {OBJECTIVES[result.objective]} small."
+        "simulator or oracle knows the exact state and shows what a perfect model would reach. The world model's "
+        f"planner makes {OBJECTIVES[result.objective]} small."
         + evaluation_page.told_text(result.told, "With each picture, the goal's included,")
         + _varied_text(result)
     )

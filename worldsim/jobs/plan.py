@@ -58,6 +58,9 @@ class Config:
     distance: Distance = "temporal"
     """What the planner makes small: learned temporal distance, raw feature distance, or the distance between probed
     states, which is an ablation, as true positions supervise it."""
+    uncertainty_penalty: float = 0.0
+    """W, what the planner subtracts for the model's uncertainty, of an ensemble (finetune --ensemble): a step as
+    uncertain as a first one usually is costs W times what it costs to be one usual model step farther from the goal."""
     baselines: bool = True
     """Also run random actions, the oracle, and the same planner on the true simulator."""
     films: int = 4
@@ -80,6 +83,8 @@ class Config:
         for name, least in (("pairs", 1), ("batch", 1), ("films", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
+        if not self.uncertainty_penalty >= 0:
+            raise ValueError(f"uncertainty_penalty is {self.uncertainty_penalty}, it must be 0 or more")
 
 
 def run(config: Config) -> Path:
@@ -93,7 +98,7 @@ def run(config: Config) -> Path:
     runs.check_new(out, config.overwrite)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
-    runs.write_summary(folder, summary(result))
+    runs.write_summary(folder, summary(result) | {"plan.uncertainty_penalty": config.uncertainty_penalty})
     pages.write_plan_report(result, folder / "report.html")
     for row in result.rows:
         log.info("%-24s %.2f [%.2f, %.2f] of %d", row.name, row.success, row.low, row.high, row.n)
@@ -107,8 +112,9 @@ def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path) -> Path:
     device = devices.find(config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
-    running = plan_images.Running(device, resolve(config.dtype, config.device), config.seed)
     distance, planner = goal_distance(loaded, config.distance), registry.build(config.planner)
+    cost = penalty(loaded, config.distance, config.uncertainty_penalty)
+    running = plan_images.Running(device, resolve(config.dtype, config.device), config.seed, cost)
     made = plan_images.plan_pictures(loaded.model, planner, distance, config.obs, goal, running)
     if made.distance[-1] >= made.distance[0]:
         log.warning(
@@ -139,7 +145,9 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     device, dtype = devices.find(config.device), resolve(config.dtype, config.device)
     loaded.model.to(device)
     loaded.heads.to(device)
-    ours = policy(loaded.model, planner, goal_distance(loaded, config.distance), config.seed, device, dtype, told)
+    distance = goal_distance(loaded, config.distance)
+    cost = penalty(loaded, config.distance, config.uncertainty_penalty)
+    ours = policy(loaded.model, planner, distance, config.seed, device, dtype, told, cost)
     success, steps, frames, spent = carry_out(dynamics, tasks, ours, n, config.batch, "planning", config.films)
     alone = seconds_alone(dynamics, tasks, ours, n)
     rows = [replace(_row("world model", success, steps, spent), seconds_alone=alone)]
@@ -243,6 +251,23 @@ def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Ten
         raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe")
     probe = heads.probe
     return lambda latent, goal: (probe(latent) - probe(goal)).norm(dim=1)
+
+
+def penalty(loaded: saved.Loaded, kind: Distance, weight: float) -> float:
+    """What planning subtracts for a unit of uncertainty, in the units of that distance; 0 for weight 0.
+
+    weight * (mean distance of a real model step) / (mean uncertainty of a first step), both of the validation episodes.
+    Raises ValueError if the run tells no uncertainty.
+    """
+    if weight == 0:
+        return 0.0
+    known = loaded.calibration
+    if known is None:
+        raise ValueError(
+            f"uncertainty_penalty is {weight}, but {loaded.folder} tells no uncertainty: leave it out, or fine-tune "
+            "with --ensemble 3 or more"
+        )
+    return weight * next(move.mean for move in known.moves if move.kind == kind) / known.first
 
 
 def summary(result: PlanResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from worldsim import keys
 from worldsim.data.cache import to_video
 from worldsim.envs.imagined_spaces import pictures
 from worldsim.files import replacing
-from worldsim.objectives import GoalObjective
+from worldsim.objectives import CautiousObjective, GoalObjective
 from worldsim.protocols import ModelSpec, Obs, Planner, WorldModel
 from worldsim.report.html import write_report
 from worldsim.report.records import Figure, Film, Item, Report, Section, Table
@@ -38,6 +38,7 @@ class Running:
     device: torch.device
     dtype: torch.dtype
     seed: int
+    penalty: float = 0.0  # of a unit of uncertainty, in the distance's units
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def plan_pictures(
         first, search = keys.split(keys.rows(running.seed, 1, device), 2).unbind(-1)
         state, target = (_encode(model, frames, device, first) for frames in (seen, aim[None]))
         latent = model.latent(target)
-        plan = planner.plan(model, state, GoalObjective(latent, exact), None, search)
+        objective = GoalObjective(latent, exact)
+        cautious = CautiousObjective(objective, running.penalty) if running.penalty else objective
+        plan = planner.plan(model, state, cautious, None, search)
         future = model.rollout(state, plan.actions).latents
         drawn = model.decode(state, future) if spec.pixels else None
         away = [exact(model.latent(state), latent), *(exact(step, latent) for step in future.unbind(1))]

@@ -58,7 +58,7 @@ def prepare(config: Config) -> Prepared:
     _check_latent(config, bare, encoder, base)
     if told is not None:
         Frames(told, base.width)  # which raises ValueError if a token cannot hold them
-    adapter = _adapter(config, dataset, base)
+    adapter = new_adapter(config, dataset, base)
     if config.heads_from is not None:
         print_of = (encoder or bare).fingerprint
         saved.check_heads(config.heads_from, config, dataset.fingerprint, print_of, not encoder, told)
@@ -140,8 +140,8 @@ def _check_latent(
         )
 
 
-def _adapter(config: Config, dataset: Episodes, base: dino_world.FrozenDinoWorld) -> nn.Module:
-    """The new adapter, after a trial on zeros: an action space that it cannot take is a ValueError."""
+def new_adapter(config: Config, dataset: Episodes, base: dino_world.FrozenDinoWorld) -> nn.Module:
+    """A new adapter, after a trial on zeros: an action space that it cannot take is a ValueError."""
     n, action = config.actions_per_step, dataset.schema.action
     torch.manual_seed(config.seed)
     steps = config.frames - 1

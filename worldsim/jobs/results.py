@@ -12,6 +12,7 @@ from worldsim.jobs.measures import Band, mean_band, ratio_band, steps_within
 
 Measure = Literal["feature", "pixel", "position"]
 MEASURES: tuple[Measure, ...] = ("position", "feature", "pixel")
+POSITION = ("agent_x", "agent_y")  # the entries of the exact state that are a position, unless told otherwise
 STEP = 10  # the model step at which ratios are told
 RIGHT, SHUFFLED, ZERO, COPY_LAST, FLOOR = (
     *("right actions", "shuffled actions", "zero actions"),
@@ -77,6 +78,20 @@ class Errors:
     feature: NDArray[np.float64]  # [M, H] mean squared difference of latents
     pixel: NDArray[np.float64] | None  # [M, H] mean squared difference of pixels from 0 to 1
     position: NDArray[np.float64] | None  # [M, H] Euclidean distance of the probed from the exact position
+    uncertainty: NDArray[np.float64] | None = None  # [M, H] root mean squared error of latents, as it was expected
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Errors of M clips at H model steps beside the uncertainty that was told with the imagination."""
+
+    name: str  # of the error: latent, the root mean squared difference, or position
+    error: NDArray[np.float64]  # [M, H]
+    uncertainty: NDArray[np.float64]  # [M, H], the error that was expected
+    radius: NDArray[np.float64]  # [H]: the interval of an error is from 0 to radius * uncertainty
+    weight: NDArray[np.float64]  # [H], 0 to 1: how much of the squared uncertainty is disagreement of the members
+    calibrated: int  # model steps that were calibrated; beyond them the last scale goes on
+    episodes: int  # that were calibrated on
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +126,7 @@ class Evaluation:
     seed: int
     cameras: tuple[str, ...] = ()  # that are seen side by side, if there are several
     told: tuple[str, ...] = ()  # the entries of the state that the model is told as its proprioception
+    intervals: tuple[Intervals, ...] = ()  # of the right actions; none of a model that tells no uncertainty
     notes: tuple[str, ...] = ()  # what a reader must know of the choice of episodes
 
     @property

@@ -18,8 +18,9 @@ from worldsim.checkpoint import load_module_tensors, write_tensors
 from worldsim.config import load as load_config
 from worldsim.data.space import full_disk_explained
 from worldsim.heads import continuation, pixels, reward, state_probe, temporal_distance
-from worldsim.jobs import parts, paths
+from worldsim.jobs import calibration, parts, paths
 from worldsim.learners.heads import Heads
+from worldsim.models.ensemble import EnsembleModel, Member
 from worldsim.models.feature import FeatureModel
 from worldsim.models.tokens import Proprioception
 from worldsim.models.window import WindowModel
@@ -47,11 +48,13 @@ class Identity:
 class Loaded:
     """A world model and what it was made of."""
 
-    model: FeatureModel | WindowModel
+    model: FeatureModel | WindowModel | EnsembleModel
     heads: Heads
     identity: Identity
     config: finetune.Config
     folder: Path
+    calibration: calibration.Calibration | None = None
+    """Of an ensemble; None: this model predicts no uncertainty."""
 
 
 def save(folder: Path, identity: Identity, adapter: nn.Module, heads: Heads) -> None:
@@ -89,11 +92,11 @@ def model_folder(run: Path) -> Path:
     )
 
 
-def load(run: str | Path) -> Loaded:
+def load(run: str | Path, calibrated: bool = True) -> Loaded:
     """The world model of a finished run, frozen and in eval mode.
 
     Raises FileNotFoundError if there is none, and ValueError if the backbone is not the one it was trained on or a file
-    is damaged.
+    is damaged. Not `calibrated`, the uncertainty of an ensemble is the bare disagreement of its members.
     """
     folder = model_folder(Path(run))
     config = _config(folder)
@@ -106,16 +109,26 @@ def load(run: str | Path) -> Loaded:
     _check(folder, "predictor", identity.predictor, base.fingerprint)
     assert encoder is not None
     spec = identity.spec
-    adapter = registry.build(config.adapter, base, spec.action, spec.actions_per_step)
-    load_module_tensors(adapter, weights, "", str(folder / ADAPTER))
-    heads = _heads(folder, identity, spec, encoder)
-    model = FeatureModel(
-        *(spec, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation),
-        proprioception=identity.proprioception,
+    adapters = [
+        registry.build(config.adapter, base, spec.action, spec.actions_per_step) for _ in range(config.ensemble)
+    ]
+    load_module_tensors(
+        adapters[0] if config.ensemble == 1 else nn.ModuleList(adapters), weights, "", str(folder / ADAPTER)
     )
-    model.requires_grad_(False).eval()
-    cached = isinstance(adapter.trunk(base), dino_world.DinoWorld)  # other trunks keep no keys and values
-    return Loaded(model if cached else WindowModel(model).eval(), heads, identity, config, folder)
+    heads = _heads(folder, identity, spec, encoder)
+    single = dataclasses.replace(spec, uncertainty=False)
+    members: list[Member] = []
+    for adapter in adapters:
+        own = FeatureModel(
+            *(single, encoder, base, adapter, heads.pixels, heads.temporal, heads.reward, heads.continuation),
+            proprioception=identity.proprioception,
+        )
+        cached = isinstance(adapter.trunk(base), dino_world.DinoWorld)  # other trunks keep no keys and values
+        members.append(own if cached else WindowModel(own))
+    fitted = calibration.read(folder, folder / ADAPTER) if calibrated and len(members) > 1 else None
+    scale = None if fitted is None else fitted.scale()
+    model = members[0] if len(members) == 1 else EnsembleModel(members, scale)
+    return Loaded(model.requires_grad_(False).eval(), heads, identity, config, folder, fitted)
 
 
 def check_heads(

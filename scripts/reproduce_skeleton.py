@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from evidence import collected, interval, position_errors, successes, trained
 from numpy.typing import NDArray
 
-from worldsim import envs, registry
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import acting, collect, evaluate, finetune, plan, pretrain, runs, saved
+from worldsim.jobs import collect, evaluate, pretrain, runs, saved
 from worldsim.jobs.measures import wilson
 
 ENV, PAIRS, SEEDS = "worldsim/TwoRoom-v0", 100, (0, 1, 2)
@@ -43,43 +43,14 @@ ARMS = {
 }
 
 
-def trained(out: Path, name: str, flags: list[str], data: str = "data") -> Path:
-    """The folder of a fine-tuning run, run now if it is not finished."""
-    folder = out / name
-    if not (folder / runs.SUMMARY).is_file():
-        common = [str(out / data), "--out", str(folder), "--features", str(out / "features"), "--resume"]
-        finetune.run(parse(finetune.Config, [*common, *flags]))
-    return folder
+def tuned(out: Path, name: str, flags: list[str], data: str = "data") -> Path:
+    """The folder of a finished fine-tuning run."""
+    return trained(out / name, out / data, out / "features", flags)
 
 
-def collected(out: Path, name: str, episodes: int, seed: int) -> None:
-    """A data set, collected now if it is not there."""
-    if not (out / name).exists():
-        collect.collect(collect.Config(out=out / name, episodes=episodes, length=90, seed=seed))
-
-
-def successes(run: Path, protocol: str, search: list[str]) -> NDArray[np.bool_]:
-    """Success [PAIRS] on the fixed pairs, kept in the run folder."""
-    kept = run / f"{protocol}.npy"
-    if not kept.is_file():
-        config = parse(plan.Config, [str(run), "--protocol", protocol, *search])
-        loaded = saved.load(run)
-        make = acting.policy(loaded.model, registry.build(config.planner), plan.goal_distance(loaded, "temporal"), 0)
-        tasks = envs.pairs(ENV, protocol, PAIRS, 0)
-        won, _, _, _ = acting.carry_out(envs.dynamics(ENV), tasks, make, 5, 50, f"{run.name} {protocol}", 0)
-        np.save(kept, won)
-    return np.load(kept)
-
-
-def position_errors(run: Path, data: Path) -> NDArray[np.float64]:
-    """Probed position error in px after ten imagined model steps, the mean of the two clips of each test episode."""
-    kept = run / "position.npy"
-    if not kept.is_file():
-        config = parse(evaluate.Config, [str(run), "--horizon", "12", "--shown", "0", "--clips", "2"])
-        errors = evaluate.evaluate(saved.load(run), EpisodeDataset(data), config).right.position
-        assert errors is not None
-        np.save(kept, errors[:, 9])
-    return np.load(kept).reshape(-1, 2).mean(1)
+def drawn(out: Path, name: str, episodes: int, seed: int) -> None:
+    """A data set of TwoRoom."""
+    collected(collect.Config(out=out / name, episodes=episodes, length=90, seed=seed))
 
 
 def tell(name: str, value: float, low: float, high: float, n: int, seeds: tuple[int, ...]) -> None:
@@ -89,10 +60,10 @@ def tell(name: str, value: float, low: float, high: float, n: int, seeds: tuple[
 
 def long(out: Path) -> None:
     """A longer training: the other room, and position errors at ten model steps, on episodes no choice was made on."""
-    collected(out, "data", 1200, seed=1)
-    heads = trained(out, "long-heads", LONG_HEADS)
-    run = trained(out, "long", [*LONG, "--heads-from", str(heads)])
-    won = successes(run, "opposite", SEARCH)
+    drawn(out, "data", 1200, seed=1)
+    heads = tuned(out, "long-heads", LONG_HEADS)
+    run = tuned(out, "long", [*LONG, "--heads-from", str(heads)])
+    won = successes(run, ENV, "opposite", PAIRS, SEARCH)
     tell("two_room.opposite.success", float(won.mean()), *wilson(int(won.sum()), PAIRS), PAIRS, (0,))
     config = parse(evaluate.Config, [str(run), "--horizon", "12"])
     found = evaluate.summary(evaluate.evaluate(saved.load(run), EpisodeDataset(out / "data"), config))
@@ -107,7 +78,7 @@ def equal(out: Path) -> None:
 
     The heads, which need no actions, learn from all episodes, anew for each seed and encoder; predictors from a few.
     """
-    collected(out, "few", 400, seed=2)
+    drawn(out, "few", 400, seed=2)
     base = out / "random-base"  # the reduction of the random encoder's features
     if not (base / runs.SUMMARY).is_file():
         flags = ["--features", str(out / "features"), *ENCODERS["random"], "--train.steps", "1", "--resume"]
@@ -125,10 +96,10 @@ def compare(out: Path, budget: int, prefix: str) -> None:
         for seed in SEEDS:
             seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads.seed", str(seed)]
             common = [*ENCODERS[encoder], *seeds]
-            heads = trained(out, f"heads-{encoder}-{seed}", [*EQUAL_HEADS, *common], "few")
+            heads = tuned(out, f"heads-{encoder}-{seed}", [*EQUAL_HEADS, *common], "few")
             few = [*EQUAL, *common, *flags, "--episodes", str(budget), "--heads-from", str(heads)]
-            run = trained(out, f"{arm}-{budget}-{seed}", few, "few")
-            wins.append(successes(run, "near", EQUAL_SEARCH))
+            run = tuned(out, f"{arm}-{budget}-{seed}", few, "few")
+            wins.append(successes(run, ENV, "near", PAIRS, EQUAL_SEARCH))
             errors.append(position_errors(run, out / "few"))
         found["success"][arm] = np.stack(wins).astype(float)  # [seeds, pairs]
         found["position_error_10"][arm] = np.stack(errors)  # [seeds, clips]
@@ -138,17 +109,6 @@ def compare(out: Path, budget: int, prefix: str) -> None:
         for arm in ("scratch", "random_encoder"):
             gap = arms["action_blocks"] - arms[arm]
             tell(f"two_room.{prefix}action_blocks_minus_{arm}.{measure}", *interval(gap), gap.shape[1], SEEDS)
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The mean of values [seeds, pairs] and its 95 % interval by a bootstrap over seeds and pairs."""
-    rng, (seeds, pairs) = np.random.default_rng(0), values.shape
-    means = [
-        values[np.ix_(rng.integers(seeds, size=seeds), rng.integers(pairs, size=pairs))].mean() for _ in range(2000)
-    ]
-    low, high = np.percentile(means, [2.5, 97.5])
-    mean = float(values.mean())
-    return mean, min(float(low), mean), max(float(high), mean)
 
 
 STAGES = {"long": long, "equal": equal}

@@ -1,0 +1,151 @@
+"""The jobs of `scripts/reproduce_dino_world.sh`: frozen predictor with action blocks, and its rivals, in three tasks.
+
+`dino_world.py OUT list STAGE` names the jobs of a stage, `dino_world.py OUT JOB` does one:
+`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `rows:ENV`. What is finished is kept.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from evidence import collected, interval, successes, trained
+from numpy.typing import NDArray
+
+from worldsim import envs
+from worldsim.config import parse
+from worldsim.jobs import acting, collect, plan, pretrain, runs
+from worldsim.registry import build
+
+PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, the protocol that is asked of it, and the episodes to learn from."""
+
+    env: str
+    protocol: str
+    episodes: int
+    length: int
+    behaviour: str
+    seed: int
+
+
+TASKS = {
+    "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2),
+    "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3),
+    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3),
+}
+SEARCH = ["--planner.samples", "64", "--planner.elites", "8", "--planner.iterations", "3", "--planner.horizon", "4"]
+CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "1500"]
+HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
+FULL = ["--adapter.kind", "full"]
+SCRATCH = [*FULL, "--adapter.scratch"]
+DINO_WM = ["--adapter.kind", "dino_wm", "--learner.lr", "5e-4"]
+KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, what is trained, seeds
+    "action_blocks": ("tiny_dinov2", [], (0, 1)),
+    "scratch": ("tiny_dinov2", SCRATCH, (0, 1)),
+    "finetuned": ("tiny_dinov2", FULL, (0,)),
+    "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
+    "random_encoder": ("random", SCRATCH, (0,)),
+}
+
+
+def data(out: Path, name: str) -> Path:
+    """The episodes of a task."""
+    task = TASKS[name]
+    config = collect.Config(task.env, out / name / "data", task.episodes, task.length, task.behaviour, task.seed)
+    return collected(config)
+
+
+def encoder_flags(out: Path, name: str, encoder: str) -> list[str]:
+    """The encoder of random weights comes with a reduction of its own features; its predictor is never trained."""
+    if encoder != "random":
+        return []
+    base, flags = out / name / "random-base", ["--encoder.random-init"]
+    if not (base / runs.SUMMARY).is_file():
+        common = ["--features", str(out / name / "features"), "--train.steps", "1", "--resume"]
+        pretrain.run(parse(pretrain.Config, [str(data(out, name)), "--out", str(base), *common, *flags]))
+    return [*flags, "--predictor.name", str(base / "predictor")]
+
+
+def heads(out: Path, name: str, encoder: str) -> Path:
+    """Heads on the features of an encoder: pixels, state, temporal distance; they need no actions."""
+    flags = [*HEADS, *encoder_flags(out, name, encoder)]
+    return trained(out / name / f"heads-{encoder}", data(out, name), out / name / "features", flags)
+
+
+def train(out: Path, name: str, kind: str, seed: int) -> None:
+    """A predictor of that kind, and its success on the pairs."""
+    encoder, flags, _ = KINDS[kind]
+    seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads-from", str(heads(out, name, encoder))]
+    given = [*CLIPS, *encoder_flags(out, name, encoder), *flags, *seeds]
+    run = trained(out / name / f"{kind}-{seed}", data(out, name), out / name / "features", given)
+    successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, SEARCH)
+
+
+def rows(out: Path, name: str) -> None:
+    """Rows of every kind that is finished, and of random actions, the expert and the true simulator."""
+    task = TASKS[name]
+    for kind, (_, _, seeds) in KINDS.items():
+        folders = [out / name / f"{kind}-{seed}" for seed in seeds]
+        if all((folder / f"{task.protocol}.npy").is_file() for folder in folders):
+            won = np.stack([successes(run, task.env, task.protocol, PAIRS, SEARCH) for run in folders])
+            tell(name, kind, won, seeds)
+    dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
+    planner = build(parse(plan.Config, [str(out), *SEARCH]).planner)
+    known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
+    for kind, make in acting.baselines(dynamics, tasks, planner, STEPS, 0).items():
+        if kind in known and not runs.has_result("dino_world", f"{name}.{known[kind]}.success"):
+            won, _, _, _ = acting.carry_out(dynamics, tasks, make, STEPS, PAIRS, kind, 0)
+            tell(name, known[kind], won[None], (0,))
+
+
+def tell(name: str, kind: str, won: NDArray[np.bool_], seeds: tuple[int, ...]) -> None:
+    """Append the row of success [seeds, pairs], unless it is there."""
+    figures = interval(won.astype(float))
+    command = "scripts/reproduce_dino_world.sh"
+    runs.append_result("dino_world", f"{name}.{kind}.success", *figures, won.shape[1], seeds, command)
+
+
+def listed(stage: str) -> list[str]:
+    """The jobs of a stage."""
+    if stage == "heads":
+        return [f"heads:{name}:{encoder}" for name in TASKS for encoder in ("tiny_dinov2", "random")]
+    if stage == "train":
+        return [
+            f"train:{name}:{kind}:{seed}"
+            for at in (0, 1)
+            for kind, (_, _, seeds) in KINDS.items()
+            for seed in seeds[at : at + 1]
+            for name in TASKS
+        ]
+    return [f"{stage}:{name}" for name in TASKS]
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("job", help="list, or a job")
+    parser.add_argument("stage", nargs="?", choices=("data", "heads", "train", "rows"))
+    given = parser.parse_args()
+    if given.job == "list":
+        print("\n".join(listed(given.stage or "train")))
+        return
+    if given.job not in {job for stage in ("data", "heads", "train", "rows") for job in listed(stage)}:
+        parser.error(f"unknown job {given.job}: `list STAGE` names them")
+    stage, name, *rest = given.job.split(":")
+    if stage == "data":
+        data(given.out, name)
+    elif stage == "heads":
+        heads(given.out, name, rest[0])
+    elif stage == "train":
+        train(given.out, name, rest[0], int(rest[1]))
+    else:
+        rows(given.out, name)
+
+
+if __name__ == "__main__":
+    main()

@@ -151,9 +151,8 @@ def test_the_films_show_the_frames_of_the_episode(dataset: EpisodeDataset) -> No
 @pytest.mark.parametrize("changes", [{"clips": 0}, {"shown": -1}, {"horizon": 0}, {"context": 2}, {"context": 0}])
 def test_a_setting_that_cannot_be_is_named(dataset: EpisodeDataset, changes: dict[str, int]) -> None:
     (name, value), *_ = changes.items()
-    config = replace(evaluate.Config(Path("none"), horizon=5), **changes)
     with pytest.raises(ValueError, match=f"{name} is {value}"):
-        evaluate.judge(simulator(), dataset, (0, 1), config)
+        evaluate.judge(simulator(), dataset, (0, 1), replace(evaluate.Config(Path("none"), horizon=5), **changes))
 
 
 def test_episodes_without_state_are_judged_by_features_alone(dataset: EpisodeDataset, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_run_folder_that_exists_is_said_before_the_data_is_read(finished: Path
 
 
 def test_of_several_cameras_one_must_be_named(config: finetune.Config, two_cameras: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has 2 cameras .* --camera \(observation.images.front, .*wrist\)"):
+    with pytest.raises(ValueError, match=r"has 2 cameras: .* --camera \(observation.images.front, .*wrist\)"):
         finetune.run(replace(config, data=two_cameras, out=tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 

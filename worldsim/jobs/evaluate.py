@@ -14,11 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import envs
+from worldsim.backbones import dino_world
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import coverage, devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
+from worldsim.jobs.pretrain import seen_in_pretraining
 from worldsim.jobs.results import (
     MEASURES,
     POSITION,
@@ -107,7 +109,9 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     found = held_out.unseen(
         dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.seen, tuning.skip_damaged
     )
-    for note in found.notes:
+    leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
+    notes = (*found.notes, *([leak] if leak else []))
+    for note in notes:
         log.warning("%s", note)
     device = devices.find(config.device)
     loaded.model.to(device)
@@ -115,7 +119,7 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     subject = Subject(loaded.model, probe, columns, loaded.config.frames - 1, told)
     judged = judge(subject, dataset, found.episodes, config)
     intervals, more = coverage.intervals(judged, loaded.calibration, dataset.fingerprint == loaded.identity.dataset)
-    return replace(judged, notes=(*found.notes, *more), intervals=intervals)
+    return replace(judged, notes=(*notes, *more), intervals=intervals)
 
 
 def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config: Config) -> Evaluation:

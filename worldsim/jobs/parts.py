@@ -30,6 +30,14 @@ class ReductionConfig:
     frames: int = 2048
     """Frames that the components are computed on."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no reduction can have."""
+        for name in ("rank", "factor", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        if not 0 <= self.whiten <= 1:
+            raise ValueError(f"whiten is {self.whiten}, it must be from 0 to 1")
+
 
 def sample_frames(dataset: Episodes, episodes: tuple[int, ...], count: int, seed: int) -> torch.Tensor:
     """About `count` frames of these episodes: [B, 1, V, C, Y, X] in [-1, 1]."""
@@ -53,6 +61,15 @@ def new_reduction(
         for part in tqdm(video.split(64), desc="principal components", unit="batch", leave=False):
             features.append(encoder.encode(part).flatten(0, 3))
     return fit_reduction(torch.cat(features), config.rank, config.factor, encoder.fingerprint, config.whiten)
+
+
+def reduced_shape(encoder: FrozenEncoder, config: ReductionConfig) -> tuple[tuple[int, int], int]:
+    """The grid and width of tokens after a reduction. Raises ValueError for one that this encoder cannot have."""
+    if config.rank > encoder.width:
+        raise ValueError(f"rank is {config.rank}, and features are {encoder.width} wide: take at most that")
+    if any(side % config.factor for side in encoder.grid):
+        raise ValueError(f"factor is {config.factor}, which does not divide the grid of {encoder.grid} tokens")
+    return (encoder.grid[0] // config.factor, encoder.grid[1] // config.factor), config.factor**2 * config.rank
 
 
 def reduce_with(encoder: FrozenEncoder, folder: Path) -> ReducedEncoder | None:

@@ -74,5 +74,5 @@ def test_an_evaluation_says_that_its_episodes_were_seen_in_pretraining(
     tuning = small_config(EpisodeDataset(config.data), tmp_path)
     run = finetune.run(replace(tuning, predictor=dino_world.Config(str(predictor))))
     with caplog.at_level(logging.WARNING):
-        evaluate.run(evaluate.Config(run, horizon=2, clips=1, shown=0))
+        evaluate.run(evaluate.Config(run, horizon=2, clips=3, shown=0))
     assert "pretrained, without actions, on video of this data set" in caplog.text

@@ -36,6 +36,7 @@ EQUAL_SEARCH = [
 ]
 BUDGETS = (20,)  # episodes with actions; with 60, one seed, the predictor from scratch is far ahead: docs/two_room.md
 ENCODERS = {"tiny_dinov2": [], "random": ["--encoder.random-init"]}
+PAIRED = (("action_blocks", "scratch"), ("action_blocks", "random_encoder"), ("scratch", "random_encoder"))
 ARMS = {
     "action_blocks": ("tiny_dinov2", []),
     "scratch": ("tiny_dinov2", [*FULL, "--adapter.scratch"]),
@@ -106,9 +107,9 @@ def compare(out: Path, budget: int, prefix: str) -> None:
     for measure, arms in found.items():
         for arm, values in arms.items():
             tell(f"two_room.{prefix}{arm}.{measure}", *interval(values), values.shape[1], SEEDS)
-        for arm in ("scratch", "random_encoder"):
-            gap = arms["action_blocks"] - arms[arm]
-            tell(f"two_room.{prefix}action_blocks_minus_{arm}.{measure}", *interval(gap), gap.shape[1], SEEDS)
+        for one, other in PAIRED:
+            gap = arms[one] - arms[other]
+            tell(f"two_room.{prefix}{one}_minus_{other}.{measure}", *interval(gap), gap.shape[1], SEEDS)
 
 
 STAGES = {"long": long, "equal": equal}

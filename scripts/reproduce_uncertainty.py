@@ -1,0 +1,43 @@
+"""Rows `uncertainty:two_room...`: whether the 90 % intervals of an ensemble of action blocks hold on held-out episodes.
+
+`python scripts/reproduce_uncertainty.py [OUT]`. Three members, calibrated on the 120 validation episodes of 1,200; judged
+on the 120 test episodes. What is finished is kept.
+"""
+
+import argparse
+from pathlib import Path
+
+from evidence import collected, trained
+from worldsim.config import parse
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import collect, evaluate, runs, saved
+
+CLIPS = ["--frames", "6", "--context", "5", "--batch", "32"]
+HEADS = [*CLIPS, "--train.steps", "1", "--train-heads.steps", "2500"]
+MEMBERS = [*CLIPS, "--ensemble", "3", "--train.steps", "1500"]
+
+
+def main() -> None:
+    """Train, judge, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=Path, default=Path("runs/uncertainty"))
+    out: Path = parser.parse_args().out
+    data = collected(collect.Config(out=out / "data", episodes=1200, length=90, seed=1))
+    heads = trained(out / "heads", data, out / "features", HEADS)
+    run = trained(out / "ensemble", data, out / "features", [*MEMBERS, "--heads-from", str(heads)])
+    found = evaluate.summary(
+        evaluate.evaluate(saved.load(run), EpisodeDataset(data), parse(evaluate.Config, [str(run), "--horizon", "10"]))
+    )
+    for name in ("latent", "position"):
+        for measure in ("coverage", "correlation"):
+            for step in (1, 5, 10):
+                key = f"evaluate.{name}_{measure}_{step}"
+                figures = (found[f"{key}{end}"] for end in ("", "_low", "_high"))
+                command = "python scripts/reproduce_uncertainty.py"
+                runs.append_result(
+                    "uncertainty", f"two_room.{name}.{measure}_{step}", *figures, found["evaluate.n"], [0], command
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,12 @@ import argparse
 from pathlib import Path
 
 from evidence import collected, trained
+
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import collect, evaluate, runs, saved
 
+COMMAND = "python scripts/reproduce_uncertainty.py"
 CLIPS = ["--frames", "6", "--context", "5", "--batch", "32"]
 HEADS = [*CLIPS, "--train.steps", "1", "--train-heads.steps", "2500"]
 MEMBERS = [*CLIPS, "--ensemble", "3", "--train.steps", "1500"]
@@ -32,11 +34,9 @@ def main() -> None:
         for measure in ("coverage", "correlation"):
             for step in (1, 5, 10):
                 key = f"evaluate.{name}_{measure}_{step}"
-                figures = (found[f"{key}{end}"] for end in ("", "_low", "_high"))
-                command = "python scripts/reproduce_uncertainty.py"
-                runs.append_result(
-                    "uncertainty", f"two_room.{name}.{measure}_{step}", *figures, found["evaluate.n"], [0], command
-                )
+                value, low, high = (found[f"{key}{end}"] for end in ("", "_low", "_high"))
+                row = f"two_room.{name}.{measure}_{step}"
+                runs.append_result("uncertainty", row, value, low, high, found["evaluate.n"], [0], COMMAND)
 
 
 if __name__ == "__main__":

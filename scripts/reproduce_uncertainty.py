@@ -1,7 +1,7 @@
 """Rows `uncertainty:two_room...`: whether the 90 % intervals of an ensemble of action blocks hold on held-out episodes.
 
-`python scripts/reproduce_uncertainty.py [OUT]`. Three members, calibrated on the 120 validation episodes of 1,200; judged
-on the 120 test episodes. What is finished is kept.
+`python scripts/reproduce_uncertainty.py [OUT]`. Three members, calibrated on the 120 validation episodes of 1,200 and
+judged on the 120 test episodes. What is finished is kept.
 """
 
 import argparse

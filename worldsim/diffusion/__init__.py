@@ -1,0 +1,36 @@
+"""Diffusion as pure functions: what networks predict, noise schedules, samplers. Nothing here has weights.
+
+**The noise level** is sigma, the noise-to-signal ratio, in [0, inf]. **Noisy latents** are scaled to keep the variance:
+`noisy = alpha x0 + s noise` with alpha = 1 / sqrt(1 + sigma^2) and s = sigma alpha, so that sigma = inf is pure noise
+and is a level like any other: zero terminal SNR needs no special case. What a pretrained network was trained on, be it
+variance preserving, exploding (EDM) or rectified flow, is the same thing times a scale (`Schedule.native`), and is
+converted at its door.
+"""
+
+from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
+from worldsim.diffusion.samplers import Denoise, ddim, dpm_solver, euler, heun, sample
+from worldsim.diffusion.schedules import EDM, RF, VP, Schedule, from_config, zero_terminal_snr
+
+__all__ = [
+    "EDM",
+    "RF",
+    "VP",
+    "Denoise",
+    "Kind",
+    "Schedule",
+    "add_noise",
+    "convert",
+    "ddim",
+    "dpm_solver",
+    "euler",
+    "from_config",
+    "from_x0",
+    "heun",
+    "level",
+    "ratio",
+    "sample",
+    "spread",
+    "to_x0",
+    "weight",
+    "zero_terminal_snr",
+]

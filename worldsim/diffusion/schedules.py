@@ -1,0 +1,259 @@
+"""Noise schedules: which levels a network was trained at, how they are told to it, and the grids to sample on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from worldsim.diffusion.parameterisation import Kind, level
+
+Betas = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+Spacing = Literal["linspace", "leading", "trailing"]
+
+
+class Schedule(Protocol):
+    """Levels sigma (noise over signal) of a pretrained network, in float32 of any shape."""
+
+    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, s) of the network's own noisy latents alpha x0 + s noise."""
+        ...
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """What the network is told of a level."""
+        ...
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """The level of a time."""
+        ...
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Levels to train at, of numbers uniform in [0, 1)."""
+        ...
+
+    def grid(self, steps: int) -> Tensor:
+        """Levels [steps + 1] to sample on, the last one 0."""
+        ...
+
+
+def zero_terminal_snr(alphas: Tensor) -> Tensor:
+    """Cumulative alphas [T], rescaled so that the last is 0 and the first stays (Lin et al. 2023, algorithm 1)."""
+    root = alphas.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+
+
+@dataclass(frozen=True)
+class VP:
+    """The discrete variance-preserving schedule of DDPM: T levels, told by their number, in between interpolated."""
+
+    steps: int = 1000
+    betas: Betas = "linear"
+    start: float = 1e-4
+    end: float = 0.02
+    zero_snr: bool = False
+    snr_shift: float = 1.0
+    """CogVideoX: cumulative alphas a become a / (c + (1 - c) a)."""
+    spacing: Spacing = "leading"
+    offset: int = 0
+
+    def alphas(self) -> Tensor:
+        """Cumulative alphas [T], float64."""
+        if self.betas == "linear":
+            betas = torch.linspace(self.start, self.end, self.steps, dtype=torch.float64)
+        elif self.betas == "scaled_linear":
+            betas = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64).square()
+        else:
+            at = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+            bar = ((at + 0.008) / 1.008 * math.pi / 2).cos().square()
+            betas = (1 - bar[1:] / bar[:-1]).clamp_max(0.999)
+        alphas = (1 - betas).cumprod(0)
+        alphas = alphas / (self.snr_shift + (1 - self.snr_shift) * alphas)
+        return zero_terminal_snr(alphas) if self.zero_snr else alphas
+
+    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """They are scaled as ours."""
+        return level(sigma)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The number of a level, from 0 to T - 1; between two of them linear in the angle atan(sigma)."""
+        table, angle = self._angles(sigma), sigma.atan()
+        low = (torch.searchsorted(table, angle.contiguous(), right=True) - 1).clamp(0, self.steps - 2)
+        return (low + (angle - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """The level of a number; beyond the last one it is the last one's. The last of zero SNR is inf."""
+        table, time = self._angles(time), time.float().clamp(0, self.steps - 1)
+        low = time.floor().long().clamp_max(self.steps - 2)
+        angle = table[low] + (time - low) * (table[low + 1] - table[low])
+        end = self._sigmas()[-1].to(angle)
+        return torch.where(time >= self.steps - 1, end, angle.tan())
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """One of the T levels."""
+        return self._sigmas().to(uniform)[(uniform * self.steps).long().clamp_max(self.steps - 1)]
+
+    def grid(self, steps: int) -> Tensor:
+        """As diffusers spaces them: `leading`, `trailing` or `linspace` (Lin et al. 2023, table 2), then 0."""
+        _check_steps(steps, self.steps)
+        if self.spacing == "linspace":
+            at = torch.linspace(0, self.steps - 1, steps, dtype=torch.float64).round().flip(0)
+        elif self.spacing == "leading":
+            at = (torch.arange(steps) * (self.steps // steps)).flip(0) + self.offset
+        else:
+            at = (self.steps - torch.arange(steps, dtype=torch.float64) * self.steps / steps).round() - 1
+        return _ended(self._sigmas()[at.long().clamp_max(self.steps - 1)])
+
+    def _sigmas(self) -> Tensor:
+        alphas = self.alphas()
+        return ((1 - alphas) / alphas).sqrt().float()
+
+    def _angles(self, like: Tensor) -> Tensor:
+        return self._sigmas().atan().to(like.device)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Variance exploding, told as ln(sigma) / 4 (Karras et al. 2022)."""
+
+    low: float = 0.002
+    high: float = 80.0
+    rho: float = 7.0
+    mean: float = -1.2
+    """Of ln sigma in training."""
+    std: float = 1.2
+
+    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 + sigma noise. Pure noise (inf) is taken for the highest level, as the network knows none above."""
+        return torch.ones_like(sigma), sigma.clamp_max(self.high)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """ln(sigma) / 4."""
+        return sigma.clamp(self.low / 10, self.high).log() / 4
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """e^(4 time)."""
+        return (4 * time).exp()
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Log-normal, within the levels to sample on."""
+        normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).to(uniform)
+        return (self.mean + self.std * normal).exp().clamp(self.low, self.high)
+
+    def grid(self, steps: int) -> Tensor:
+        """Equation 5."""
+        _check_steps(steps, None)
+        at = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
+        high, low = self.high ** (1 / self.rho), self.low ** (1 / self.rho)
+        return _ended((high + at * (low - high)) ** self.rho)
+
+
+@dataclass(frozen=True)
+class RF:
+    """Rectified flow: (1 - t) x0 + t noise with t in [0, 1], told as t times `scale`; drawn and spaced with a shift.
+
+    A shift c takes t to c t / (1 + (c - 1) t): more of the work is done at high noise (Esser et al. 2024, eq. 23).
+    """
+
+    shift: float = 1.0
+    scale: float = 1000.0
+    steps: int = 1000
+    terminal: float | None = None
+    """The last level above 0 is stretched to this t (LTX-Video)."""
+    normal: bool = False
+    """Train at logit-normal t (Esser et al. 2024) instead of uniform ones, before the shift."""
+
+    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 - t, t)."""
+        alpha, s = level(sigma)
+        return alpha / (alpha + s), s / (alpha + s)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t times the scale."""
+        return self.native(sigma)[1] * self.scale
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """t / (1 - t); inf at t = 1."""
+        t = time / self.scale
+        return t / (1 - t)
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Shifted t."""
+        t = uniform
+        if self.normal:
+            t = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).sigmoid().to(uniform)
+        t = self._shifted(t)
+        return t / (1 - t)
+
+    def grid(self, steps: int) -> Tensor:
+        """Shifted steps of t from 1 on, then 0."""
+        _check_steps(steps, None)
+        t = self._shifted(torch.linspace(1, 1 / self.steps, steps + 1, dtype=torch.float64)[:-1])
+        if self.terminal is not None and steps > 1:
+            t = 1 - (1 - t) * (1 - self.terminal) / (1 - t[-1])
+        return _ended(t / (1 - t))
+
+    def _shifted(self, t: Tensor) -> Tensor:
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+
+def from_config(config: Mapping[str, Any]) -> tuple[Schedule, Kind]:
+    """Schedule and kind of prediction of the scheduler_config.json that a pretrained pipeline brings.
+
+    Raises ValueError for a scheduler that is not known, naming those that are, or a setting that cannot be kept.
+    """
+    name = str(config.get("_class_name", ""))
+    kind = _KINDS.get(str(config.get("prediction_type", "epsilon")))
+    if name.startswith("FlowMatch") or config.get("use_flow_sigmas") or kind == "flow":
+        return _flow(config), "flow"
+    if kind is None:
+        raise ValueError(f"prediction_type {config.get('prediction_type')!r} is not known: {', '.join(_KINDS)} are")
+    if name.startswith("EDM"):
+        given = {"low": "sigma_min", "high": "sigma_max", "rho": "rho"}
+        values = {ours: float(config[theirs]) for ours, theirs in given.items() if theirs in config}
+        if float(config.get("sigma_data", 0.5)) != 1.0:
+            raise ValueError(f"sigma_data is {config.get('sigma_data', 0.5)}: latents must have been scaled to 1")
+        return EDM(**values), "edm"
+    if config.get("timestep_type") == "continuous" and kind == "v":  # Stable Video Diffusion
+        return EDM(float(config.get("sigma_min") or 0.002), float(config.get("sigma_max") or 700.0)), "edm_v"
+    if not name.startswith(_VP_NAMES):
+        raise ValueError(f"unknown scheduler {name!r}: known are FlowMatch..., EDM..., {', '.join(_VP_NAMES)}")
+    if config.get("trained_betas") is not None:
+        raise ValueError("trained_betas are not read: give a scheduler with a beta_schedule")
+    return VP(
+        steps=int(config.get("num_train_timesteps", 1000)),
+        betas=config.get("beta_schedule", "linear"),
+        start=float(config.get("beta_start", 1e-4)),
+        end=float(config.get("beta_end", 0.02)),
+        zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
+        snr_shift=float(config.get("snr_shift_scale", 3.0 if "CogVideoX" in name else 1.0)),
+        spacing=config.get("timestep_spacing", "leading"),
+        offset=int(config.get("steps_offset", 0)),
+    ), kind
+
+
+_KINDS: dict[str, Kind] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}
+_VP_NAMES = ("DDIM", "DDPM", "PNDM", "DPMSolver", "Euler", "LMS", "UniPC", "CogVideoX", "Heun", "DEIS")
+
+
+def _flow(config: Mapping[str, Any]) -> RF:
+    """Rectified flow; where the shift depends on the length of a sequence, the greatest that was trained is taken."""
+    shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
+    if config.get("use_dynamic_shifting"):
+        mu = float(config.get("max_shift", 1.15))
+        shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    terminal = config.get("shift_terminal")
+    steps = int(config.get("num_train_timesteps", 1000))
+    return RF(shift, float(steps), steps, None if not terminal else float(terminal))
+
+
+def _check_steps(steps: int, most: int | None) -> None:
+    if steps < 1 or (most is not None and steps > most):
+        raise ValueError(f"steps is {steps}, it must be 1 or more{f' and at most {most}' if most else ''}")
+
+
+def _ended(sigmas: Tensor) -> Tensor:
+    return torch.cat([sigmas.float(), torch.zeros(1)])

@@ -181,6 +181,94 @@ class FrozenPredictor(Protocol):
         ...
 
 
+class Schedule(Protocol):
+    """The noise levels of a pretrained denoiser: sigma is noise over signal, in [0, inf], of any shape."""
+
+    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, s) of the network's own noisy latents alpha x0 + s noise."""
+        ...
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """What the network is told of a level."""
+        ...
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """The level of a time."""
+        ...
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Levels to train at, of numbers uniform in [0, 1)."""
+        ...
+
+    def grid(self, steps: int) -> Tensor:
+        """Levels [steps + 1] to sample on, the last one 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenoiserSpec:
+    """What a frozen video denoiser takes and yields. F latent frames stand for T pixel frames."""
+
+    channels: int  # C of a latent
+    stride: int  # px of a latent, up and across
+    multiple: int  # px: height and width are multiples of it
+    frame_stride: int  # r, pixel frames of a latent frame
+    lone_first: bool  # the first latent frame is one pixel frame: T = r (F - 1) + 1, else T = r F
+    kind: str  # what the network predicts, one of `diffusion.Kind`
+    guidance: str  # none, cfg (two calls, mixed), or distilled (told to the network)
+    per_frame: bool  # whether every latent frame may have a noise level of its own
+    given: int  # the most first pixel frames that `condition` takes; 0: none
+    least: int = 1  # latent frames
+    most: int | None = None  # latent frames; None: as many as memory holds
+    fps: float | None = None  # that it was trained at, where that is known
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a denoiser is told besides noisy latents: made by its `condition`, read by itself and by adapters."""
+
+    clean: Tensor  # [B, F, C, h, w] latents of the frames that were given, 0 elsewhere
+    clean_mask: Tensor  # [B, F], 1 where the clean latents are put in place of noisy ones
+    inputs: tuple[Tensor, ...] = ()  # of B rows each, the family's own
+
+
+class FrozenDenoiser(Protocol):
+    """A pretrained video diffusion model, whatever it predicts, seen as x0(noisy, sigma).
+
+    noisy = alpha x0 + s noise with alpha = 1 / sqrt(1 + sigma^2) and s = sigma alpha; see `worldsim.diffusion`.
+    """
+
+    @property
+    def spec(self) -> DenoiserSpec: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights and configuration."""
+        ...
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents [B, F, C, h, w] of about unit variance, of video [B, T, 3, Y, X] in [-1, 1]."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video [B, T, 3, Y, X] in [-1, 1] of latents [B, F, C, h, w]."""
+        ...
+
+    def condition(self, first: Tensor, frames: int) -> Condition:
+        """What is known of clips of T = `frames` frames that begin with first [B, K, 3, Y, X], K from 0 to `given`.
+
+        With K = 0 the tensor still tells B, Y and X.
+        """
+        ...
+
+    def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Clean latents [B, F, C, h, w] of noisy ones at levels sigma [B, F]; given frames come back as they are."""
+        ...
+
+
 class PredictorAdapter(Protocol):
     """Trainable action conditioning of a frozen predictor."""
 

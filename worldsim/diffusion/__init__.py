@@ -9,7 +9,8 @@ converted at its door.
 
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, ddim, dpm_solver, euler, heun, sample
-from worldsim.diffusion.schedules import EDM, RF, VP, Schedule, from_config, zero_terminal_snr
+from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
+from worldsim.protocols import Schedule
 
 __all__ = [
     "EDM",

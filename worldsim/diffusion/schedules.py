@@ -5,39 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from worldsim.diffusion.parameterisation import Kind, level
+from worldsim.protocols import Schedule
 
 Betas = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Spacing = Literal["linspace", "leading", "trailing"]
-
-
-class Schedule(Protocol):
-    """Levels sigma (noise over signal) of a pretrained network, in float32 of any shape."""
-
-    def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, s) of the network's own noisy latents alpha x0 + s noise."""
-        ...
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """What the network is told of a level."""
-        ...
-
-    def sigma(self, time: Tensor) -> Tensor:
-        """The level of a time."""
-        ...
-
-    def draw(self, uniform: Tensor) -> Tensor:
-        """Levels to train at, of numbers uniform in [0, 1)."""
-        ...
-
-    def grid(self, steps: int) -> Tensor:
-        """Levels [steps + 1] to sample on, the last one 0."""
-        ...
 
 
 def zero_terminal_snr(alphas: Tensor) -> Tensor:

@@ -1,0 +1,175 @@
+"""A pretrained video model as x0(noisy, sigma): what all families share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from worldsim import diffusion
+from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.protocols import Condition, DenoiserSpec, Schedule
+
+
+class Family(Protocol):
+    """How the pipelines of one family are called. Latents here are [B, C, F, h, w], as autoencoders have them."""
+
+    spec: DenoiserSpec
+    schedule: Schedule
+    networks: dict[str, nn.Module]
+    """What is frozen and has a fingerprint: denoisers, autoencoder, encoder of pictures; not that of texts."""
+    identity: dict[str, Any]
+    """Settings of the pipeline that change its predictions."""
+
+    def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
+        """What the texts are to the network, tensors of one row each; `negative` is for guidance."""
+        ...
+
+    def latents(self, video: Tensor) -> Tensor:
+        """Normalised latents [B, C, F, h, w] of video [B, 3, T, Y, X] in [-1, 1]: the mode, no sample."""
+        ...
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Video [B, 3, T, Y, X] of normalised latents."""
+        ...
+
+    def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
+        """Of the first frames [B, 3, K, Y, X], K of 1 or more: their latents [B, C, k, h, w], whether these are put in
+        place of noisy ones, and what else the network is told of clips of so many pixel frames."""
+        ...
+
+    def output(
+        self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
+    ) -> Tensor:
+        """What the network predicts of its own noisy latents [B, C, F, h, w] at times [B, F]; `spec.kind` says what.
+
+        unguided: the prediction that guidance moves away from.
+        """
+        ...
+
+
+class VideoDenoiser(Frozen):
+    """A frozen video model of any family. See `protocols.FrozenDenoiser`.
+
+    Texts are chosen once, when it is opened: a world model is conditioned on frames and actions.
+    """
+
+    def __init__(self, family: Family, text: Mapping[str, Tensor], guidance: float) -> None:
+        """text: of one row each, as `Family.embed` gives it; guidance: 1 is none.
+
+        Raises ValueError for guidance that this family cannot have.
+        """
+        super().__init__()
+        if guidance < 1:
+            raise ValueError(f"guidance is {guidance}, it must be 1 (none) or more")
+        if guidance != 1 and family.spec.guidance == "none":
+            raise ValueError(f"guidance is {guidance}, but this model has none: leave it at 1")
+        self.family, self.guidance, self.spec, self.schedule = family, guidance, family.spec, family.schedule
+        self.networks = nn.ModuleDict(family.networks)
+        self.text = {name: value.detach() for name, value in text.items()}
+        self._fingerprint: str | None = None
+        self.freeze()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights, settings, guidance and text; taken when first asked for."""
+        if self._fingerprint is None:
+            state = {f"{name}.{key}": v for name, net in self.networks.items() for key, v in net.state_dict().items()}
+            state |= {f"text.{name}": value for name, value in self.text.items()}
+            self._fingerprint = fingerprint(state, self.family.identity, self.guidance)
+        return self._fingerprint
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents [B, F, C, h, w] of video [B, T, 3, Y, X] in [-1, 1].
+
+        Raises ValueError for a number of frames or a size that the model does not take, naming the nearest it does.
+        """
+        check_video(self.spec, video)
+        with torch.no_grad():
+            return self.family.latents(video.transpose(1, 2)).transpose(1, 2).to(video.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video [B, T, 3, Y, X] in [-1, 1] of latents [B, F, C, h, w]."""
+        with torch.no_grad():
+            video = self.family.pixels(latents.transpose(1, 2)).transpose(1, 2)
+        return video.clamp(-1, 1).to(latents.dtype)
+
+    def condition(self, first: Tensor, frames: int) -> Condition:
+        """See `protocols.FrozenDenoiser.condition`. Raises ValueError for frames that the model does not take."""
+        spec, (rows, given, _, height, width) = self.spec, first.shape
+        latent_frames = check_size(spec, frames, height, width)
+        if not 0 <= given <= spec.given:
+            raise ValueError(f"{given} first frames are given; this model takes 0 to {spec.given}")
+        shape = (rows, latent_frames, spec.channels, height // spec.stride, width // spec.stride)
+        clean, mask = first.new_zeros(shape), first.new_zeros(shape[:2])
+        if not given:
+            return Condition(clean, mask)
+        with torch.no_grad():
+            known, held, inputs = self.family.pictures(first.transpose(1, 2), frames)
+        clean[:, : known.shape[2]] = known.transpose(1, 2).to(clean.dtype)
+        mask[:, : known.shape[2]] = float(held)
+        return Condition(clean, mask, inputs)
+
+    def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Clean latents of noisy ones [B, F, C, h, w] at levels sigma [B, F].
+
+        Gradients flow to `noisy` where they are asked for. Raises ValueError for levels that differ between the frames
+        of a model that takes one.
+        """
+        if sigma.shape != noisy.shape[:2]:
+            raise ValueError(
+                f"sigma has shape {list(sigma.shape)}; these latents take [B, F] = {list(noisy.shape[:2])}"
+            )
+        held = condition.clean_mask > 0
+        if not self.spec.per_frame and bool((sigma != sigma[:, -1:]).logical_and(~held).any()):
+            raise ValueError("the levels of a clip differ, and this model takes one for all its frames")
+        sigma = torch.where(held, 0.0, sigma)
+        noisy = torch.where(diffusion.spread(held, noisy), condition.clean, noisy)
+        alpha, s = (diffusion.spread(part, noisy) for part in self.schedule.native(sigma.float()))
+        own = noisy * (alpha.square() + s.square()).sqrt().to(noisy.dtype)
+        output = self._predict(own.transpose(1, 2), self.schedule.time(sigma.float()), condition).transpose(1, 2)
+        kind: Any = self.spec.kind
+        clean = diffusion.to_x0(kind, output.float(), own.float(), alpha, s).to(noisy.dtype)
+        return torch.where(diffusion.spread(sigma == 0, noisy), noisy, clean)
+
+    def _predict(self, own: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        text = {name: value.to(own.device).expand(len(own), *value.shape[1:]) for name, value in self.text.items()}
+        output = self.family.output(own, time, text, condition.inputs, False)
+        if self.guidance == 1 or self.spec.guidance != "cfg":
+            return output
+        unguided = self.family.output(own, time, text, condition.inputs, True)
+        return unguided + self.guidance * (output - unguided)
+
+
+def latent_frames(spec: DenoiserSpec, frames: int) -> int:
+    """F of T pixel frames. Raises ValueError for a T that there is not, naming the nearest."""
+    first = int(spec.lone_first)
+    count, rest = divmod(frames - first, spec.frame_stride)
+    count += first
+    most = spec.most or count + 1
+    if rest or not max(spec.least, 1) <= count <= most:
+        below = min(max(count, spec.least), most)
+        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + 1, most))})
+        rule = f"{spec.frame_stride} k{' + 1' if first else ''}"
+        raise ValueError(f"{frames} frames are given; this model takes {rule}: the nearest are {near}")
+    return count
+
+
+def check_size(spec: DenoiserSpec, frames: int, height: int, width: int) -> int:
+    """F of T pixel frames. Raises ValueError for frames or a size that the model does not take, naming the nearest."""
+    if height % spec.multiple or width % spec.multiple or not height or not width:
+        near = [max(1, round(side / spec.multiple)) * spec.multiple for side in (height, width)]
+        raise ValueError(
+            f"frames are {height} x {width} pixels; this model takes multiples of {spec.multiple}: resize them to "
+            f"{near[0]} x {near[1]}"
+        )
+    return latent_frames(spec, frames)
+
+
+def check_video(spec: DenoiserSpec, video: Tensor) -> int:
+    """F of a video [B, T, 3, Y, X]. Raises ValueError for another shape."""
+    if video.ndim != 5 or video.shape[2] != 3:
+        raise ValueError(f"the video has shape {list(video.shape)}; give [B, T, 3, Y, X] in [-1, 1]")
+    return check_size(spec, video.shape[1], video.shape[3], video.shape[4])

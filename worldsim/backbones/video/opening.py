@@ -1,0 +1,191 @@
+"""Opening a pretrained video model by hub name or folder: what is in it is looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+import math
+import os
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.pretrained import PIPELINE, resolve
+
+log = logging.getLogger(__name__)
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which video model, and how it runs."""
+
+    name: str = "tiny-video"
+    """A bundled name, a folder that diffusers wrote, or a hub name such as Wan-AI/Wan2.2-TI2V-5B-Diffusers."""
+    prompt: str = ""
+    """What every clip is said to show; "" is the null prompt."""
+    negative_prompt: str = ""
+    """What guidance moves away from."""
+    guidance: float = 1.0
+    """Fixed inside; 1 is none. An adapter is trained at the guidance that is used in sampling."""
+    embeddings: Path | None = None
+    """A file that keeps the embedding of the prompts; if it is there, no encoder of texts is loaded."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    offload: bool = False
+    """Keep the parts in main memory and bring each to the device while it is used (accelerate)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no model can have."""
+        if not self.guidance >= 1:
+            raise ValueError(f"guidance is {self.guidance}, it must be 1 (none) or more")
+
+
+def families() -> dict[str, Any]:
+    """The classes of families by the names of the pipelines of diffusers that they read."""
+    package = importlib.import_module("worldsim.backbones.video")
+    found: dict[str, Any] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"worldsim.backbones.video.{info.name}")
+        for name in getattr(module, "PIPELINES", ()):
+            found[name] = module.wrap
+    return dict(sorted(found.items()))
+
+
+def build(config: Config) -> VideoDenoiser:
+    """Open a pretrained video model, frozen. Weights are safetensors, no remote code runs.
+
+    Raises FileNotFoundError for a name that is neither bundled, nor a folder, nor to be had from the hub, or a part
+    that is missing, ValueError for a pipeline that is not known (all that are, are named) and MemoryError, before
+    loading, if the weights do not fit.
+    """
+    name, known = resolve(config.name, PIPELINE), families()
+    index = _index(name, config.name)
+    pipeline = str(index.get("_class_name"))
+    if pipeline not in known:
+        raise ValueError(f"'{config.name}' is a {pipeline}, which is not known here: {', '.join(known)} are")
+    dtype = getattr(torch, config.dtype)
+    text = _stored(config, index)
+    skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
+    if Path(name).is_dir():
+        _check_parts(Path(name), index, skipped)
+        _check_memory(Path(name), index, skipped, config)
+    log.info("loading %s (%s)", config.name, pipeline)
+    try:
+        pipe: Any = DiffusionPipeline.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
+            "gated model, that you are logged in"
+        ) from error
+    family = known[pipeline](pipe)
+    if text is None:
+        text = family.embed(config.prompt, config.negative_prompt)
+        _store(config, index, text)
+        for part in TEXT_PARTS:  # they are not needed again, and they are large
+            if part in index:
+                setattr(pipe, part, None)
+    if config.offload:
+        pipe.enable_model_cpu_offload(device=config.device)
+    else:
+        pipe.to(config.device)
+    return VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
+
+
+def _index(name: str, asked: str) -> dict[str, Any]:
+    """The model_index.json of a folder or hub name."""
+    file = Path(name) / PIPELINE
+    if not Path(name).is_dir():
+        try:
+            file = Path(hf_hub_download(name, PIPELINE))
+        except (OSError, HfHubHTTPError, ValueError) as error:
+            raise FileNotFoundError(
+                f"cannot load the video model '{asked}': no such folder here, and the hub did not give it "
+                f"({str(error).splitlines()[0]}). Check the spelling, the network and, for a gated model, that you are "
+                "logged in"
+            ) from error
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _parts(index: dict[str, Any], skipped: tuple[str, ...]) -> list[str]:
+    """The parts of a pipeline that have a folder."""
+    named = {key: value for key, value in index.items() if isinstance(value, list) and len(value) == 2}
+    return [key for key, (library, _) in named.items() if library is not None and key not in skipped]
+
+
+def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...]) -> None:
+    missing = [part for part in _parts(index, skipped) if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks the folders {', '.join(missing)}, which its {PIPELINE} names: fetch the whole model"
+        )
+
+
+def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config) -> None:
+    """Raise MemoryError if the weights alone are larger than the memory that is free."""
+    each = torch.empty(0, dtype=getattr(torch, config.dtype)).element_size()
+    sizes = [each * sum(map(_entries, (folder / part).glob("*.safetensors"))) for part in _parts(index, skipped)]
+    need = sum(sizes)
+    on_device = config.device.startswith("cuda") and torch.cuda.is_available()
+    if on_device:
+        need = max(sizes, default=0) if config.offload else need
+        free = torch.cuda.mem_get_info(config.device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need > free:
+        remedy = "--offload" if on_device and not config.offload else "--embeddings FILE (made once elsewhere)"
+        raise MemoryError(
+            f"the weights of {folder} are {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
+            f"{config.device}: try {remedy}, --dtype bfloat16, or a smaller model"
+        )
+
+
+def _entries(file: Path) -> int:
+    """How many numbers are in a file of weights."""
+    with safe_open(file, "pt") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+
+
+def _mark(config: Config, index: dict[str, Any]) -> str:
+    """What an embedding belongs to."""
+    parts = {part: index.get(part) for part in TEXT_PARTS}
+    text = json.dumps([config.name, index.get("_class_name"), parts, config.prompt, config.negative_prompt])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stored(config: Config, index: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The embedding that was kept. Raises ValueError if it is of other prompts or another model."""
+    if config.embeddings is None or not config.embeddings.is_file():
+        return None
+    with safe_open(config.embeddings, "pt") as file:
+        mark = (file.metadata() or {}).get("embeddings")
+    if mark != _mark(config, index):
+        raise ValueError(
+            f"{config.embeddings} holds the embedding of other prompts, or for another model than {config.name}: name "
+            "another file, and it is made"
+        )
+    return load_file(config.embeddings)
+
+
+def _store(config: Config, index: dict[str, Any], text: dict[str, Tensor]) -> None:
+    if config.embeddings is None:
+        return
+    config.embeddings.parent.mkdir(parents=True, exist_ok=True)
+    temporary = config.embeddings.with_suffix(".tmp")
+    kept = {key: value.detach().cpu().contiguous() for key, value in text.items()}
+    save_file(kept, temporary, {"embeddings": _mark(config, index)})
+    os.replace(temporary, config.embeddings)

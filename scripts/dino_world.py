@@ -37,7 +37,8 @@ TASKS = {
     "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3),
     "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3),
 }
-SEARCH = ["--planner.samples", "64", "--planner.elites", "8", "--planner.iterations", "3", "--planner.horizon", "4"]
+SEARCH = ["--planner.samples", "32", "--planner.elites", "5", "--planner.iterations", "2", "--planner.horizon", "4"]
+SEARCH += ["--dtype", "auto"]
 CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "4000"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
 FULL = ["--adapter.kind", "full"]

@@ -11,6 +11,7 @@ from worldsim import envs, registry
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import acting, collect, evaluate, finetune, plan, runs, saved
+from worldsim.precision import resolve
 
 DRAWS = 2000
 
@@ -38,7 +39,8 @@ def successes(
         config = parse(plan.Config, [str(run), "--protocol", protocol, *search])
         loaded = saved.load(run)
         dynamics, tasks, n = envs.dynamics(env), envs.pairs(env, protocol, pairs, 0), loaded.model.spec.actions_per_step
-        make = acting.policy(loaded.model, registry.build(config.planner), plan.goal_distance(loaded, distance), 0)
+        planner, near, dtype = registry.build(config.planner), plan.goal_distance(loaded, distance), config.dtype
+        make = acting.policy(loaded.model, planner, near, 0, dtype=resolve(dtype, config.device))
         won, _, _, _ = acting.carry_out(dynamics, tasks, make, n, 50, f"{run.name} {protocol}", 0)
         np.save(kept, won)
     return np.load(kept)

@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"worldsim {__version__}")
         return 0
-    known = jobs()
+    known, words[0] = jobs(), words[0].replace("-", "_")
     if words[0] not in known:
         _complain(f"unknown job {words[0]}, did you mean {nearest(words[0], known)}? Jobs: {', '.join(known)}")
         return USAGE_ERROR

@@ -1,0 +1,224 @@
+"""A video model behind HTTP, or behind three functions, predicts what it does in the open; what goes wrong is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import test_wan
+from worldsim.backbones import video
+from worldsim.backbones.video import black_box, wire
+from worldsim.backbones.video.black_box import BlackBox
+from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.jobs import serve_backbone
+from worldsim.protocols import Condition
+
+SIDE = test_wan.SIDE
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
+    folder = tmp_path_factory.mktemp("box")
+    test_wan.pipeline("tokens").save_pretrained(folder)
+    return video.build(video.Config(str(folder), "a dot", guidance=2.0))
+
+
+@pytest.fixture(scope="module")
+def url(denoiser: VideoDenoiser) -> Iterator[str]:
+    server = serve_backbone.make_server(serve_backbone.Config(port=0, most_bytes=2**20), denoiser)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def clip() -> Tensor:
+    return torch.rand(2, 5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def in_process(denoiser: VideoDenoiser) -> BlackBox:
+    return BlackBox(
+        denoiser.spec, denoiser.schedule, denoiser.fingerprint, denoiser.encode, denoiser.decode, denoiser.x0
+    )
+
+
+@pytest.mark.parametrize("where", ["process", "http"])
+def test_a_black_box_predicts_what_the_model_does(denoiser: VideoDenoiser, url: str, where: str) -> None:
+    box = black_box.connect(black_box.Config(url)) if where == "http" else in_process(denoiser)
+    assert (box.spec, box.schedule, box.fingerprint) == (denoiser.spec, denoiser.schedule, denoiser.fingerprint)
+    latents = denoiser.encode(clip())
+    torch.testing.assert_close(box.encode(clip()), latents, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(box.decode(latents), denoiser.decode(latents), rtol=1e-6, atol=1e-6)
+    condition, own = box.condition(clip()[:, :1], 5), denoiser.condition(clip()[:, :1], 5)
+    torch.testing.assert_close(condition.clean, own.clean, rtol=1e-6, atol=1e-6)
+    assert torch.equal(condition.clean_mask, own.clean_mask) and bool(own.clean_mask[:, 0].all())
+    for level in (0.3, float("inf")):
+        sigma = torch.tensor([[0.0, level], [0.0, 2.0]])
+        found = box.x0(latents.flip(1), sigma, condition)
+        torch.testing.assert_close(found, denoiser.x0(latents.flip(1), sigma, own), rtol=1e-6, atol=1e-6)
+        assert torch.equal(found[:, 0], condition.clean[:, 0])
+
+
+def post(where: str, body: bytes) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(where, body), timeout=60) as answer:
+            return answer.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "told"),
+    [
+        ("encode", b"hello", 400, "no safetensors"),
+        ("encode", wire.pack({"film": torch.zeros(1)}), 400, "'video' is missing; there are film"),
+        ("encode", wire.pack({"video": torch.full((1, 5, 3, 32, 32), torch.nan)}), 400, "not finite"),
+        ("encode", wire.pack({"video": torch.zeros(1, 6, 3, 32, 32)}), 400, "the nearest are"),
+        ("encode", bytes(2**20 + 1), 413, "1048576 are the most"),
+        ("draw", b"", 404, "encode, decode, condition, predict"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_refused(url: str, path: str, body: bytes, code: int, told: str) -> None:
+    found, said = post(f"{url}/{path}", body)
+    assert found == code and told in said
+    black_box.connect(black_box.Config(url))  # and the service goes on
+
+
+def test_a_refusal_reaches_the_user_and_is_not_tried_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    box = black_box.connect(black_box.Config(url, pause=5))
+    with pytest.raises(ValueError, match=r"refused \(413\).*are the most"):
+        box.encode(torch.zeros(16, 5, 3, SIDE * 2, SIDE * 2))
+    assert "trying again" not in caplog.text
+
+
+Reply = Callable[[str], tuple[int, bytes]]
+
+
+@pytest.fixture
+def strange(denoiser: VideoDenoiser) -> Iterator[Callable[[Reply], str]]:
+    """Services that answer what a test says, and first describe themselves as the model."""
+    servers: list[HTTPServer] = []
+    said = wire.describe(denoiser.spec, denoiser.schedule, denoiser.fingerprint).encode()
+
+    def start(reply: Reply) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(200, said)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(*reply(self.path))
+
+            def answer(self, code: int, body: bytes) -> None:
+                self.send_response_only(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:
+                    return  # who asked is gone
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<html>", "answered garbage"),
+        (wire.pack({"video": torch.zeros(1)}), "'latents' is missing"),
+        (wire.pack({"latents": torch.zeros(1, 1, 16, 4, 4)}), r"shape \[1, 1, 16, 4, 4\], \[2, 2, 16, 4, 4\] was due"),
+        (wire.pack({"latents": torch.full((2, 2, 16, 4, 4), torch.nan)}), "not finite"),
+    ],
+)
+def test_a_strange_answer_is_told(strange: Callable[[Reply], str], body: bytes, told: str) -> None:
+    box = black_box.connect(black_box.Config(strange(lambda _: (200, body))))
+    with pytest.raises(ValueError, match=told):
+        box.encode(clip())
+
+
+def test_who_does_not_answer_is_asked_again_and_then_told(
+    strange: Callable[[Reply], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(_: str) -> tuple[int, bytes]:
+        time.sleep(0.5)
+        return 200, b""
+
+    box = black_box.connect(black_box.Config(strange(slow), timeout=0.1, tries=2, pause=0.01))
+    with pytest.raises(ConnectionError, match=r"in 2 tries: no answer within 0\.1 s"):
+        box.encode(clip())
+    assert "trying again" in caplog.text
+    asked: list[str] = []
+
+    def failing_once(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return (200, wire.pack({"latents": torch.zeros(2, 2, 16, 4, 4)})) if len(asked) > 1 else (500, b"oops")
+
+    box = black_box.connect(black_box.Config(strange(failing_once), pause=0.01))
+    assert box.encode(clip()).shape == (2, 2, 16, 4, 4) and asked == ["/encode"] * 2
+
+
+def test_a_service_that_died_is_told(denoiser: VideoDenoiser) -> None:
+    server = serve_backbone.make_server(serve_backbone.Config(port=0), denoiser)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    box = black_box.connect(black_box.Config(address, tries=2, pause=0.01))
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ConnectionError, match=r"did not answer in 2 tries.*serve-backbone"):
+        box.encode(clip())
+    with pytest.raises(ConnectionError, match="did not answer"):
+        black_box.connect(black_box.Config(address, tries=1))
+
+
+def test_functions_that_break_their_word_are_told(denoiser: VideoDenoiser) -> None:
+    spec, schedule = denoiser.spec, denoiser.schedule
+
+    def broken(noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return noisy * torch.nan
+
+    box = BlackBox(spec, schedule, "x", denoiser.encode, denoiser.decode, broken)
+    latents = denoiser.encode(clip())
+    with pytest.raises(ValueError, match="answer of predict holds numbers that are not finite"):
+        box.x0(latents, torch.ones(2, 2), box.condition(clip()[:, :0], 5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"host": "0.0.0.0"}, "others can reach"),  # noqa: S104
+        ({"host": "example.org"}, "others can reach"),
+        ({"port": 70000}, "port is 70000"),
+        ({"most_bytes": 0}, "most_bytes is 0"),
+    ],
+)
+def test_a_service_is_for_this_machine_unless_said_otherwise(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        serve_backbone.Config(**settings)  # pyright: ignore[reportArgumentType]
+    assert serve_backbone.Config(host="::1").host == "::1"
+
+
+def test_what_is_no_description_is_told(tmp_path: Path) -> None:
+    for text, told in ((b"{}", "KeyError"), (b"hello", "JSONDecodeError"), (b'{"version": 9}', "version 9")):
+        with pytest.raises(ValueError, match=told):
+            wire.understand(text)
+    with pytest.raises(ValueError, match="must begin with http"):
+        black_box.Config("file:///etc/passwd")

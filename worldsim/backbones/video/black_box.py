@@ -1,0 +1,171 @@
+"""A video model of which nothing is known but what it computes: three functions here, or a service elsewhere.
+
+AVID needs no weights (arXiv 2410.12822): whoever can encode, decode and predict can lend a model to be adapted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+
+import torch
+from torch import Tensor
+
+from worldsim import diffusion
+from worldsim.backbones.video import wire
+from worldsim.backbones.video.denoiser import check_size, check_video
+from worldsim.protocols import Condition, DenoiserSpec, Schedule
+
+log = logging.getLogger(__name__)
+
+Predict = Callable[[Tensor, Tensor, Condition], Tensor]
+"""(noisy latents [B, F, C, h, w], levels [B, F], what is given) -> clean latents [B, F, C, h, w]."""
+
+
+class BlackBox:
+    """Three functions as a `protocols.FrozenDenoiser`; no gradient goes through.
+
+    What they return is checked: another shape or a number that is not finite is a ValueError.
+    """
+
+    def __init__(
+        self,
+        spec: DenoiserSpec,
+        schedule: Schedule,
+        fingerprint: str,
+        encode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
+        predict: Predict,
+        condition: Callable[[Tensor, int], Condition] | None = None,
+    ) -> None:
+        """condition: None makes it of `encode`: given frames are put in place of noisy ones."""
+        self.spec, self.schedule, self.fingerprint = spec, schedule, fingerprint
+        self._encode, self._decode, self._predict, self._condition = encode, decode, predict, condition
+
+    def encode(self, video: Tensor) -> Tensor:
+        """See `protocols.FrozenDenoiser.encode`."""
+        frames, spec = check_video(self.spec, video), self.spec
+        side = [length // spec.stride for length in video.shape[3:]]
+        return self._asked(self._encode, "encode", (video.shape[0], frames, spec.channels, *side), video)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `protocols.FrozenDenoiser.decode`."""
+        spec, (rows, frames, _, height, width) = self.spec, latents.shape
+        count = spec.frame_stride * (frames - int(spec.lone_first)) + int(spec.lone_first)
+        shape = (rows, count, 3, height * spec.stride, width * spec.stride)
+        return self._asked(self._decode, "decode", shape, latents)
+
+    def condition(self, first: Tensor, frames: int) -> Condition:
+        """See `protocols.FrozenDenoiser.condition`."""
+        spec, (rows, given, _, height, width) = self.spec, first.shape
+        count = check_size(spec, frames, height, width)
+        if not 0 <= given <= spec.given:
+            raise ValueError(f"{given} first frames are given; this model takes 0 to {spec.given}")
+        if self._condition is not None and given:
+            with torch.no_grad():
+                return self._condition(first, frames)
+        clean = first.new_zeros(rows, count, spec.channels, height // spec.stride, width // spec.stride)
+        mask = first.new_zeros(rows, count)
+        if given:
+            known = self.encode(first)
+            clean[:, : known.shape[1]], mask[:, : known.shape[1]] = known, 1.0
+        return Condition(clean, mask)
+
+    def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """See `protocols.FrozenDenoiser.x0`."""
+        held = condition.clean_mask > 0
+        sigma = torch.where(held, 0.0, sigma)
+        noisy = torch.where(diffusion.spread(held, noisy), condition.clean, noisy)
+        found = self._asked(self._predict, "predict", tuple(noisy.shape), noisy, sigma, condition)
+        return torch.where(diffusion.spread(sigma == 0, noisy), noisy, found)
+
+    def _asked(self, function: Callable[..., Tensor], name: str, shape: tuple[int, ...], *given: object) -> Tensor:
+        with torch.no_grad():
+            found = function(*given)
+        found = wire.checked(found, shape, f"the answer of {name}")
+        if not bool(found.isfinite().all()):
+            raise ValueError(f"the answer of {name} holds numbers that are not finite: the black box is broken")
+        return found
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where a service is, and how patient to be."""
+
+    url: str = "http://127.0.0.1:8765"
+    timeout: float = 600.0
+    """Seconds to wait for one answer."""
+    tries: int = 3
+    """How often to ask before giving up, if nobody answers."""
+    pause: float = 1.0
+    """Seconds before the second try; doubled each time."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that cannot be."""
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url is {self.url!r}: it must begin with http:// or https://")
+        if self.timeout <= 0 or self.tries < 1 or self.pause < 0:
+            raise ValueError(f"timeout {self.timeout}, tries {self.tries}, pause {self.pause}: they must be above 0")
+
+
+def connect(config: Config) -> BlackBox:
+    """The video model that `worldsim serve-backbone` lends at an address.
+
+    Raises ConnectionError if nobody answers there and ValueError if what answers is no such service.
+    """
+    spec, schedule, fingerprint = wire.understand(_ask(config, "spec", None))
+
+    def encode(video: Tensor) -> Tensor:
+        return wire.needed(_send(config, "encode", {"video": video}), "latents")
+
+    def decode(latents: Tensor) -> Tensor:
+        return wire.needed(_send(config, "decode", {"latents": latents}), "video")
+
+    def predict(noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        given = {wire.NOISY: noisy, wire.SIGMA: sigma, **wire.of_condition(condition)}
+        return wire.needed(_send(config, "predict", given), "x0")
+
+    def condition(first: Tensor, frames: int) -> Condition:
+        return wire.to_condition(_send(config, "condition", {"first": first, "frames": torch.tensor(frames)}))
+
+    return BlackBox(spec, schedule, fingerprint, encode, decode, predict, condition)
+
+
+def _send(config: Config, path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    body = _ask(config, path, wire.pack(tensors))
+    try:
+        return wire.unpack(body)
+    except ValueError as error:
+        raise ValueError(f"{config.url}/{path} answered garbage: {error}; is it `worldsim serve-backbone`?") from error
+
+
+def _ask(config: Config, path: str, body: bytes | None) -> bytes:
+    """The answer; asked again where nobody answers, not where the service refuses."""
+    where, pause, why = f"{config.url.rstrip('/')}/{path}", config.pause, ""
+    for attempt in range(1, config.tries + 1):
+        request = urllib.request.Request(where, body, {"Content-Type": "application/octet-stream"})
+        try:
+            with urllib.request.urlopen(request, timeout=config.timeout) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            said = error.read(2000).decode(errors="replace").strip()
+            if error.code < 500 or error.code == 507:
+                raise ValueError(f"{where} refused ({error.code}): {said}") from error
+            why = f"it failed ({error.code}): {said}"
+        except TimeoutError:
+            why = f"no answer within {config.timeout:g} s (timeout)"
+        except (urllib.error.URLError, HTTPException, OSError) as error:
+            why = str(getattr(error, "reason", error)) or type(error).__name__
+        if attempt < config.tries:
+            log.warning("%s: %s; trying again in %.1f s (%d of %d)", where, why, pause, attempt, config.tries)
+            time.sleep(pause)
+            pause *= 2
+    raise ConnectionError(
+        f"{where} did not answer in {config.tries} tries: {why}. Is `worldsim serve-backbone` running there? A slow "
+        "model needs a longer timeout"
+    )

@@ -35,7 +35,7 @@ class Config:
 
     venv: Path = Path("runs/rivals_env")
     """Where the environment of the rivals is, or goes."""
-    repeats: int = 11
+    repeats: int = 7
     """Pairs of decisions, beside one of each side to warm up."""
     sizes: Sizes = field(default_factory=Sizes)
 

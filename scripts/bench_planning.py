@@ -92,14 +92,17 @@ def decisions(run: Path) -> np.ndarray:
     return np.array(rates[1:])
 
 
-def record(name: str, values: np.ndarray) -> None:
-    """Append the median with a bootstrap interval."""
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The median and its bootstrap interval of 95 %."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(values, (2000, len(values))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    runs.append_result(
-        "planning", name, float(np.median(values)), float(low), float(high), len(values), [0], " ".join(sys.argv)
-    )
+    return float(np.median(values)), float(low), float(high)
+
+
+def record(name: str, values: np.ndarray) -> None:
+    """Append the median with a bootstrap interval."""
+    runs.append_result("planning", name, *interval(values), len(values), [0], " ".join(sys.argv))
 
 
 if __name__ == "__main__":

@@ -30,15 +30,21 @@ class Task:
     length: int
     behaviour: str
     seed: int
+    search: tuple[int, int, int, int]  # samples, elites, iterations, horizon
+
+    @property
+    def flags(self) -> list[str]:
+        """The planner of `worldsim plan`."""
+        names = ("samples", "elites", "iterations", "horizon")
+        pairs = ((f"--planner.{name}", str(value)) for name, value in zip(names, self.search, strict=True))
+        return [*(word for pair in pairs for word in pair), "--dtype", "auto"]
 
 
 TASKS = {
-    "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2),
-    "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3),
-    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3),
+    "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2, (32, 5, 2, 4)),
+    "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3, (32, 5, 2, 4)),
+    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5)),
 }
-SEARCH = ["--planner.samples", "32", "--planner.elites", "5", "--planner.iterations", "2", "--planner.horizon", "4"]
-SEARCH += ["--dtype", "auto"]
 CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "4000"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
 FULL = ["--adapter.kind", "full"]
@@ -83,7 +89,7 @@ def train(out: Path, name: str, kind: str, seed: int) -> None:
     seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads-from", str(heads(out, name, encoder))]
     given = [*CLIPS, *encoder_flags(out, name, encoder), *flags, *seeds]
     run = trained(out / name / f"{kind}-{seed}", data(out, name), out / name / "features", given)
-    successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, SEARCH)
+    successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
 
 
 def rows(out: Path, name: str) -> None:
@@ -92,10 +98,10 @@ def rows(out: Path, name: str) -> None:
     for kind, (_, _, seeds) in KINDS.items():
         folders = [out / name / f"{kind}-{seed}" for seed in seeds]
         if all((folder / f"{task.protocol}.npy").is_file() for folder in folders):
-            won = np.stack([successes(run, task.env, task.protocol, PAIRS, SEARCH) for run in folders])
+            won = np.stack([successes(run, task.env, task.protocol, PAIRS, TASKS[name].flags) for run in folders])
             tell(name, kind, won, seeds)
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
-    planner = build(parse(plan.Config, [str(out), *SEARCH]).planner)
+    planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
     for kind, make in acting.baselines(dynamics, tasks, planner, STEPS, 0).items():
         if kind in known and not runs.has_result("dino_world", f"{name}.{known[kind]}.success"):

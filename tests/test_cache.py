@@ -231,9 +231,10 @@ def test_a_shard_holds_whole_batches_where_one_fits() -> None:
     assert shard_rows((10**6, 1, 16, 128), 512 * 2**20, 256) == 131072
     assert shard_rows((10**6, 1, 16, 128), 4096 * 300, 256) == 256
     assert shard_rows((10**6, 1, 16, 128), 4096 * 3, 256) == 3 and shard_rows((9, 1, 16, 128), 5, 256) == 1
-    for name in ("batch", "shard_bytes"):
-        with pytest.raises(ValueError, match=f"{name} is 0, it must be 1 or more"):
-            Config(**{name: 0})
+    with pytest.raises(ValueError, match="batch is 0, it must be 1 or more"):
+        Config(batch=0)
+    with pytest.raises(ValueError, match="shard_bytes is 0, it must be 1 or more"):
+        Config(shard_bytes=0)
 
 
 def test_another_encoder_dtype_or_data_set_never_reads_these_features(dataset: EpisodeDataset, tmp_path: Path) -> None:

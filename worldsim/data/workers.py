@@ -73,12 +73,11 @@ def _know(dataset: Episodes) -> None:
     _dataset = dataset
 
 
-def pieces_of(lengths: NDArray[np.int64], first: int, size: int) -> list[Piece]:
-    """All frames of all episodes from frame `first` of the whole on, in pieces of at most `size` frames."""
+def pieces_of(lengths: NDArray[np.int64], first: int, last: int, size: int) -> list[Piece]:
+    """Frames `first` up to `last` (left out) of all episodes in a row, in pieces of at most `size` frames."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    begin = int(np.searchsorted(offsets, first, side="right")) - 1
-    return [
-        (episode, start, min(start + size, int(lengths[episode])))
-        for episode in range(begin, len(lengths))
-        for start in range(first - int(offsets[episode]) if episode == begin else 0, int(lengths[episode]), size)
+    begin, end = int(np.searchsorted(offsets, first, "right")) - 1, int(np.searchsorted(offsets, last))
+    spans = [
+        (e, max(first - int(offsets[e]), 0), min(last - int(offsets[e]), int(lengths[e]))) for e in range(begin, end)
     ]
+    return [(e, start, min(start + size, stop)) for e, begun, stop in spans for start in range(begun, stop, size)]

@@ -17,6 +17,7 @@ from worldsim.data.clips import Split, clip_index, split_episodes
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import parts, saved
+from worldsim.learners.predictor import check_rollout
 from worldsim.models.tokens import Frames, Proprioception
 from worldsim.protocols import FrozenEncoder, PredictorAdapter
 
@@ -59,6 +60,7 @@ def prepare(config: Config) -> Prepared:
     if told is not None:
         Frames(told, base.width)  # which raises ValueError if a token cannot hold them
     adapter = new_adapter(config, dataset, base)
+    check_rollout(config.learner, base, cast(PredictorAdapter, adapter))
     if config.heads_from is not None:
         print_of = (encoder or bare).fingerprint
         saved.check_heads(config.heads_from, config, dataset.fingerprint, print_of, not encoder, told)

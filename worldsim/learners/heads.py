@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldsim import precision
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.data.cache import to_video
+from worldsim.data.shards import Table
 from worldsim.heads import continuation, pixels, reward, state_probe, temporal_distance
 from worldsim.learners.schedule import cosine, decay_groups
 from worldsim.learners.transitions import Outcomes, Transitions
@@ -48,7 +49,7 @@ class Config:
 class FrameTable:
     """The training frames: features of all, exact states of all, pictures of some."""
 
-    features: NDArray[np.float16]  # [M, V, N, D]
+    features: Table | NDArray[np.float16]  # [M, V, N, D]
     first: NDArray[np.int64]  # [E], the first row of each training episode
     lengths: NDArray[np.int64]  # [E], its rows
     state: NDArray[np.float32] | None  # [M, S], NaN where there is none

@@ -54,6 +54,16 @@ class FeatureClips:
     action: Tensor | None  # [B, T - 1, n, A]
 
 
+def check_rollout(config: Config, base: CachedPredictor, adapter: PredictorAdapter | None) -> None:
+    """Raise ValueError if rollouts are to be trained through a trunk that does not remember frames."""
+    if config.rollout > 0 and adapter is not None and not isinstance(adapter.trunk(base), type(base)):
+        raise ValueError(
+            f"learner.rollout is {config.rollout}, but the trunk of the adapter ({type(adapter).__name__}) keeps no "
+            "keys and values of the frames that a rollout remembers: give --learner.rollout 0, or an adapter over the "
+            "pretrained predictor (--adapter.kind action_blocks or full)"
+        )
+
+
 class PredictorLearner:
     """AdamW on the error of predicted features: teacher forcing, and if asked for the model's own rollouts."""
 
@@ -70,10 +80,12 @@ class PredictorLearner:
 
         clips: the batch of a step, a pure function of the step; steps: the length of the schedule; held_out: clips on
         which it is logged, every 100 steps, how much worse predictions become under other actions.
+        Raises ValueError as `check_rollout` does.
         """
         trained = base if adapter is None else adapter
         if not isinstance(trained, nn.Module):
             raise TypeError(f"{type(trained).__name__} is no nn.Module, so it has nothing to train")
+        check_rollout(config, base, adapter)
         self.config, self.base, self.adapter, self.clips, self.trained = config, base, adapter, clips, trained
         self.steps, self.held_out = steps, held_out
         self.parameters = [p for p in trained.parameters() if p.requires_grad]

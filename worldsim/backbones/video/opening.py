@@ -54,13 +54,13 @@ class Config:
 
 
 def families() -> dict[str, Any]:
-    """The classes of families by the names of the pipelines of diffusers that they read."""
+    """The files of families by the names of the pipelines that they read: those of diffusers, and ours (`load`)."""
     package = importlib.import_module("worldsim.backbones.video")
     found: dict[str, Any] = {}
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"worldsim.backbones.video.{info.name}")
         for name in getattr(module, "PIPELINES", ()):
-            found[name] = module.wrap
+            found[name] = module
     return dict(sorted(found.items()))
 
 
@@ -83,16 +83,15 @@ def build(config: Config) -> VideoDenoiser:
         _check_parts(Path(name), index, skipped)
         _check_memory(Path(name), index, skipped, config)
     log.info("loading %s (%s)", config.name, pipeline)
+    load = vars(known[pipeline]).get("load", _load)
     try:
-        pipe: Any = DiffusionPipeline.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
-        )
+        pipe: Any = load(name, dtype, skipped)
     except OSError as error:
         raise FileNotFoundError(
             f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
             "gated model, that you are logged in"
         ) from error
-    family = known[pipeline](pipe)
+    family = known[pipeline].wrap(pipe)
     if text is None:
         text = family.embed(config.prompt, config.negative_prompt)
         _store(config, index, text)
@@ -100,10 +99,18 @@ def build(config: Config) -> VideoDenoiser:
             if part in index:
                 setattr(pipe, part, None)
     if config.offload:
+        if load is not _load:
+            raise ValueError(f"offload is for large models; '{config.name}' is small: leave it out")
         pipe.enable_model_cpu_offload(device=config.device)
-    else:
-        pipe.to(config.device)
-    return VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
+    made = VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
+    return made if config.offload else made.to(config.device)
+
+
+def _load(name: str, dtype: torch.dtype, skipped: tuple[str, ...]) -> Any:
+    """A pipeline of diffusers without the parts that are skipped."""
+    return DiffusionPipeline.from_pretrained(
+        name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
+    )
 
 
 def _index(name: str, asked: str) -> dict[str, Any]:

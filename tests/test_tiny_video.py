@@ -1,0 +1,140 @@
+"""The block-causal transformer, and a small autoencoder beside it, as a frozen video model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from tests.video_pipelines import lively, seeded
+from worldsim import diffusion
+from worldsim.backbones import video
+from worldsim.backbones.video import tiny_video
+from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.backbones.video.denoiser import VideoDenoiser
+
+CHANNELS, SIDE, F = 4, 32, 3
+
+
+def network() -> BlockCausalTransformer:
+    return lively(seeded(lambda: BlockCausalTransformer(CHANNELS, size=4, hidden=48, depth=2, heads=2)))
+
+
+def parts(channels: int = CHANNELS) -> tuple[AutoencoderKL, BlockCausalTransformer, FlowMatchEulerDiscreteScheduler]:
+    sizes: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (8, 8, 8, 8),
+        "norm_num_groups": 4,
+        "sample_size": SIDE,
+    }
+    vae = seeded(lambda: AutoencoderKL(**sizes, latent_channels=channels, scaling_factor=1.3, shift_factor=0.2).eval())
+    return vae, network(), FlowMatchEulerDiscreteScheduler(shift=2.0)
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
+    folder = tmp_path_factory.mktemp("tiny") / "video"
+    tiny_video.save(*parts(), folder)
+    return video.build(video.Config(str(folder)))
+
+
+def latents(seed: int = 0, rows: int = 2) -> Tensor:
+    return torch.randn(rows, F, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_frame_sees_itself_and_what_was_before_it() -> None:
+    net, time = network(), torch.tensor([[0.0, 300.0, 900.0]]).repeat(2, 1)
+    whole = net(latents(), time)
+    for changed in range(F):
+        other = latents()
+        other[:, changed] = latents(seed=1)[:, changed]
+        moved = (net(other, time) - whole).abs().amax((0, 2, 3, 4)) > 1e-5
+        assert moved.tolist() == [frame >= changed for frame in range(F)]
+        told = time.clone()
+        told[:, changed] += 50
+        moved = (net(latents(), told) - whole).abs().amax((0, 2, 3, 4)) > 1e-5
+        assert moved.tolist() == [frame >= changed for frame in range(F)]
+
+
+def test_rows_are_independent_and_seconds_are_told() -> None:
+    net, time = network(), torch.full((2, F), 500.0)
+    whole, other = net(latents(), time), latents()
+    other[0] += 1
+    torch.testing.assert_close(net(other, time)[1], whole[1])
+    seconds = torch.tensor([[0.0, 0.5, 1.0]]).repeat(2, 1)
+    torch.testing.assert_close(net(latents(), time, seconds), whole)
+    assert not torch.allclose(net(latents(), time, seconds / 2)[:, 1:], whole[:, 1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_what_is_remembered_of_clean_frames_is_exact(before: int) -> None:
+    net, time = network(), torch.tensor([[0.0] * before + [700.0] * (F - before)]).repeat(2, 1)
+    whole = net(latents(), time)
+    kept = net.remember(latents()[:, :before])
+    torch.testing.assert_close(net(latents()[:, before:], time[:, before:], kept=kept), whole[:, before:])
+    if before == 2:
+        stepwise = net.remember(latents()[:, 1:2], kept=net.remember(latents()[:, :1]))
+        for one, other in zip(kept.parts, stepwise.parts, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_it_is_a_frozen_video_model_of_levels_per_frame(denoiser: VideoDenoiser) -> None:
+    spec = denoiser.spec
+    assert (spec.stride, spec.multiple, spec.frame_stride, spec.per_frame) == (8, 16, 1, True)
+    clip = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    found = denoiser.encode(clip)
+    vae: Any = parts()[0]
+    own = (vae.encode(clip.flatten(0, 1)).latent_dist.mode() - 0.2) * 1.3
+    torch.testing.assert_close(found.flatten(0, 1), own, rtol=1e-4, atol=1e-5)
+    assert denoiser.decode(found).shape == clip.shape
+    condition = denoiser.condition(clip[:, :2], F)
+    assert condition.clean_mask.tolist() == [[1, 1, 0]] * 2
+    noisy, sigma = latents(), torch.tensor([[0.5, 0.5, 2.0]]).repeat(2, 1)
+    clean = denoiser.x0(noisy, sigma, condition)
+    assert torch.equal(clean[:, :2], found[:, :2])
+    t = torch.tensor([0.0, 0.0, 2 / 3])
+    own_noisy = torch.cat([found[:, :2], noisy[:, 2:] * (1 / 9 + 4 / 9) ** 0.5], 1)
+    flow = network()(own_noisy, (t * 1000).expand(2, F))
+    torch.testing.assert_close(clean[:, 2], own_noisy[:, 2] - t[2] * flow[:, 2], rtol=1e-4, atol=1e-4)
+
+
+def test_clips_are_sampled_frame_by_frame_as_well_as_at_once(denoiser: VideoDenoiser) -> None:
+    clip = torch.zeros(1, 1, 3, SIDE, SIDE)
+    condition = denoiser.condition(clip, F)
+    grid = denoiser.schedule.grid(8)[:, None, None].repeat(1, 1, F)
+    grid[:, :, 0] = 0
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser.x0(x, sigma, condition)
+
+    noise = torch.where(diffusion.spread(condition.clean_mask > 0, latents(rows=1)), condition.clean, latents(rows=1))
+    found = diffusion.sample(denoise, noise, grid, "euler")
+    assert torch.equal(found[:, 0], condition.clean[:, 0]) and bool(found.isfinite().all())
+    later = grid.clone()
+    later[:, :, 2] = grid[0, 0, 2]  # the last frame waits while the second is denoised: it sees no less
+    first = diffusion.sample(denoise, noise, later, "euler")
+    torch.testing.assert_close(first[:, 1], found[:, 1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+    tiny_video.save(*parts(channels=8), tmp_path / "mixed")
+    with pytest.raises(ValueError, match="takes 4 channels and the autoencoder gives latents of 8"):
+        video.build(video.Config(str(tmp_path / "mixed")))
+    tiny_video.save(*parts(), tmp_path / "good")
+    good = video.Config(str(tmp_path / "good"))
+    for config, told in (
+        (replace(good, prompt="a dot"), "reads no text"),
+        (replace(good, guidance=2.0), "this model has none"),
+        (replace(good, offload=True), "is small: leave it out"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            video.build(config)
+    with pytest.raises(ValueError, match="multiple of patch"):
+        BlockCausalTransformer(size=5)

@@ -1,0 +1,122 @@
+"""`tiny-video`: a small autoencoder and a block-causal transformer, trained on unlabelled video of simple worlds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from einops import rearrange
+from huggingface_hub import snapshot_download
+from torch import Tensor
+
+from worldsim import diffusion
+from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.files import atomic_write_json
+from worldsim.pretrained import PIPELINE
+from worldsim.protocols import DenoiserSpec
+
+PIPELINES = ("TinyVideoPipeline",)
+CLASSES = {
+    "transformer": ("worldsim", "BlockCausalTransformer"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+}
+"""What model_index.json says of its parts."""
+MOST = 64  # first frames that may be given
+
+
+class TinyVideo:
+    """Frames are encoded one by one (8 x 8 pixels to a latent), rectified flow, a time for every frame, no text."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.vae, self.transformer = pipe.vae, pipe.transformer
+        self.schedule, kind = diffusion.from_config(
+            {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+        )
+        config, vae = self.transformer.config, self.vae.config
+        if config.channels != vae.latent_channels:
+            raise ValueError(
+                f"the transformer takes {config.channels} channels and the autoencoder gives latents of "
+                f"{vae.latent_channels}: they are not of one model"
+            )
+        stride = 2 ** (len(vae.block_out_channels) - 1)
+        self.spec = DenoiserSpec(
+            channels=int(config.channels),
+            stride=stride,
+            multiple=stride * int(config.patch),
+            frame_stride=1,
+            lone_first=False,
+            kind=kind,
+            guidance="none",
+            per_frame=True,
+            given=MOST,
+            fps=1 / float(config.seconds),
+        )
+        self.networks = {"transformer": self.transformer, "vae": self.vae}
+        self.identity = {"pipeline": PIPELINES[0], "schedule": repr(self.schedule)}
+
+    def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
+        """Nothing: there is no text. Raises ValueError for one."""
+        if prompt or negative:
+            raise ValueError(f"the prompt is {prompt or negative!r}, and tiny-video reads no text: leave it out")
+        return {}
+
+    def latents(self, video: Tensor) -> Tensor:
+        """See `denoiser.Family`."""
+        frames = rearrange(video, "b c f y x -> (b f) c y x").to(self.vae.dtype)
+        found = (self.vae.encode(frames).latent_dist.mode() - self._shift) * self.vae.config.scaling_factor
+        return rearrange(found, "(b f) c y x -> b c f y x", b=len(video))
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """See `denoiser.Family`."""
+        frames = rearrange(latents, "b c f y x -> (b f) c y x").to(self.vae.dtype)
+        video = self.vae.decode(frames / self.vae.config.scaling_factor + self._shift).sample
+        return rearrange(video, "(b f) c y x -> b c f y x", b=len(latents))
+
+    def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
+        """The latents of the first frames, put in place."""
+        return self.latents(first), True, ()
+
+    def output(
+        self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
+    ) -> Tensor:
+        """The flow."""
+        return self.transformer(noisy.transpose(1, 2), time).transpose(1, 2)
+
+    @property
+    def _shift(self) -> float:
+        return float(self.vae.config.shift_factor or 0.0)
+
+
+def load(name: str, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any:
+    """The parts of the pipeline in a folder or of a hub name; weights are safetensors."""
+    root = (
+        Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    )
+    vae = AutoencoderKL.from_pretrained(root / "vae", torch_dtype=dtype, use_safetensors=True)
+    transformer = BlockCausalTransformer.from_pretrained(root / "transformer", torch_dtype=dtype, use_safetensors=True)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(root / "scheduler")
+    return SimpleNamespace(vae=vae, transformer=transformer, scheduler=scheduler)
+
+
+def save(vae: AutoencoderKL, transformer: BlockCausalTransformer, scheduler: Any, folder: Path) -> None:
+    """Write the folder; an old one stays until all of the new one is there."""
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
+        part.save_pretrained(temporary / name)
+    atomic_write_json(temporary / PIPELINE, {"_class_name": PIPELINES[0], **CLASSES})
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def wrap(pipe: Any) -> TinyVideo:
+    """The family of a pipeline."""
+    return TinyVideo(pipe)

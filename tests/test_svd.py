@@ -227,7 +227,7 @@ def test_parts_that_are_not_of_one_model_are_told(tmp_path: Path) -> None:
         video.families()["StableVideoDiffusionPipeline"](pipe)
 
 
-def test_levels_are_drawn_as_it_was_fine_tuned(denoiser: VideoDenoiser) -> None:
+def test_levels_are_drawn_where_it_is_fine_tuned(denoiser: VideoDenoiser) -> None:
     levels = denoiser.schedule.draw((torch.arange(4000) + 0.5) / 4000).log()
     assert levels.mean().item() == pytest.approx(0.7, abs=0.01)
     assert levels.std().item() == pytest.approx(1.6, abs=0.02)

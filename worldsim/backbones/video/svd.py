@@ -33,7 +33,7 @@ class SVD:
         schedule, kind = diffusion.from_config({**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__})
         if not isinstance(schedule, diffusion.EDM):
             raise ValueError(f"the scheduler predicts {kind} at discrete times: give the EulerDiscreteScheduler of SVD")
-        self.schedule = replace(schedule, mean=0.7, std=1.6)  # of ln sigma, as it was fine-tuned
+        self.schedule = replace(schedule, mean=0.7, std=1.6)  # of ln sigma, where fine-tuning it draws levels
         vae = pipe.vae.config
         if self.net.config.in_channels != 2 * vae.latent_channels:
             raise ValueError(

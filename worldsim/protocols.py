@@ -215,7 +215,7 @@ class DenoiserSpec:
     frame_stride: int  # r, pixel frames of a latent frame
     lone_first: bool  # the first latent frame is one pixel frame: T = r (F - 1) + 1, else T = r F
     kind: str  # what the network predicts, one of `diffusion.Kind`
-    guidance: str  # none, cfg (two calls, mixed), or distilled (told to the network)
+    guidance: str  # none, cfg (two calls, mixed), ramp (cfg, 1 at the first frame), or distilled (told to the network)
     per_frame: bool  # whether every latent frame may have a noise level of its own
     given: int  # the most first pixel frames that `condition` takes; 0: none
     least: int = 1  # latent frames

@@ -137,10 +137,13 @@ class VideoDenoiser(Frozen):
     def _predict(self, own: Tensor, time: Tensor, condition: Condition) -> Tensor:
         text = {name: value.to(own.device).expand(len(own), *value.shape[1:]) for name, value in self.text.items()}
         output = self.family.output(own, time, text, condition.inputs, False)
-        if self.guidance == 1 or self.spec.guidance != "cfg":
+        if self.guidance == 1 or self.spec.guidance not in ("cfg", "ramp"):
             return output
         unguided = self.family.output(own, time, text, condition.inputs, True)
-        return unguided + self.guidance * (output - unguided)
+        scale: Any = self.guidance
+        if self.spec.guidance == "ramp":
+            scale = torch.linspace(1, self.guidance, own.shape[2]).to(own)[:, None, None]
+        return unguided + scale * (output - unguided)
 
 
 def latent_frames(spec: DenoiserSpec, frames: int) -> int:

@@ -14,6 +14,8 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -58,6 +60,12 @@ def umt5(width: int = 32) -> UMT5EncoderModel:
         vocab_size=len(WORDS), d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0
     )
     return seeded(lambda: UMT5EncoderModel(config).eval())
+
+
+def t5(width: int = 32) -> T5EncoderModel:
+    """An encoder of texts as LTX and CogVideoX have it, `width` wide."""
+    config = T5Config(vocab_size=len(WORDS), d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    return seeded(lambda: T5EncoderModel(config).eval())
 
 
 def clip_vision(width: int = 32) -> CLIPVisionModel:

@@ -221,6 +221,7 @@ class DenoiserSpec:
     least: int = 1  # latent frames
     most: int | None = None  # latent frames; None: as many as memory holds
     fps: float | None = None  # that it was trained at, where that is known
+    group: int = 1  # F, or F - 1 after a lone first latent frame, is a multiple of it
 
 
 @dataclass(frozen=True)

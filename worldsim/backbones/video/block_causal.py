@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -111,7 +111,8 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
     def _run(
         self, noisy: Tensor, time: Tensor, seconds: Tensor | None, kept: Kept | None
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-        config, patch = self.config, int(self.config.patch)
+        config: Any = self.config
+        patch = int(config.patch)
         rows, frames, _, height, width = noisy.shape
         grid = (height // patch, width // patch)
         tokens = grid[0] * grid[1]

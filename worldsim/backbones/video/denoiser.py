@@ -148,14 +148,14 @@ class VideoDenoiser(Frozen):
 
 def latent_frames(spec: DenoiserSpec, frames: int) -> int:
     """F of T pixel frames. Raises ValueError for a T that there is not, naming the nearest."""
-    first = int(spec.lone_first)
-    count, rest = divmod(frames - first, spec.frame_stride)
-    count += first
-    most = spec.most or count + 1
+    first, step = int(spec.lone_first), spec.frame_stride * spec.group
+    groups, rest = divmod(frames - first, step)
+    count = groups * spec.group + first
+    most = spec.most or count + spec.group
     if rest or not max(spec.least, 1) <= count <= most:
         below = min(max(count, spec.least), most)
-        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + 1, most))})
-        rule = f"{spec.frame_stride} k{' + 1' if first else ''}"
+        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + spec.group, most))})
+        rule = f"{step} k{' + 1' if first else ''}"
         raise ValueError(f"{frames} frames are given; this model takes {rule}: the nearest are {near}")
     return count
 

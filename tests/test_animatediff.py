@@ -188,7 +188,7 @@ def test_an_autoencoder_of_another_model_is_told() -> None:
     pipe = pipeline()
     pipe.vae = vae(channels=8)
     with pytest.raises(ValueError, match="takes 4 channels and .* latents of 8"):
-        video.families()["AnimateDiffPipeline"](pipe)
+        video.families()["AnimateDiffPipeline"].wrap(pipe)
 
 
 @pytest.mark.parametrize(

@@ -220,11 +220,11 @@ def test_parts_that_are_not_of_one_model_are_told(tmp_path: Path) -> None:
     pipe = pipeline()
     pipe.vae = vae(channels=8)
     with pytest.raises(ValueError, match="takes 8 channels and .* latents of 8, which makes 16"):
-        video.families()["StableVideoDiffusionPipeline"](pipe)
+        video.families()["StableVideoDiffusionPipeline"].wrap(pipe)
     pipe = pipeline()
     pipe.scheduler = EulerDiscreteScheduler(prediction_type="v_prediction")
     with pytest.raises(ValueError, match="EulerDiscreteScheduler of SVD"):
-        video.families()["StableVideoDiffusionPipeline"](pipe)
+        video.families()["StableVideoDiffusionPipeline"].wrap(pipe)
 
 
 def test_levels_are_drawn_where_it_is_fine_tuned(denoiser: VideoDenoiser) -> None:
@@ -236,7 +236,7 @@ def test_levels_are_drawn_where_it_is_fine_tuned(denoiser: VideoDenoiser) -> Non
 
 def test_the_encoder_runs_in_full_precision_where_half_would_overflow() -> None:
     pipe = pipeline().to(torch.float16)
-    family = video.families()["StableVideoDiffusionPipeline"](pipe)
+    family = video.families()["StableVideoDiffusionPipeline"].wrap(pipe)
     assert family.pipe.vae.dtype == torch.float32 and family.net.dtype == torch.float16
 
 

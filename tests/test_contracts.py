@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from faults_adapters import ADAPTERS
+from faults_denoisers import DENOISERS, Toy
 from faults_frozen import ENCODERS, PREDICTORS
 from faults_learners import LEARNERS
 from faults_models import WORLD_MODELS
@@ -20,6 +21,7 @@ from worldsim import contracts, keys
 from worldsim.contracts import (
     ContractError,
     check_adapter,
+    check_denoiser,
     check_encoder,
     check_learner,
     check_planner,
@@ -123,6 +125,7 @@ def test_a_learner_fault_is_caught(rule: str, make: Callable[[], Line]) -> None:
         (check_world_model, WORLD_MODELS),
         (check_planner, PLANNERS),
         (check_learner, LEARNERS),
+        (check_denoiser, DENOISERS),
     ],
 )
 def test_every_rule_that_a_contract_lists_has_a_planted_fault(
@@ -137,7 +140,9 @@ def test_every_rule_that_a_contract_lists_has_a_planted_fault(
 
 def test_every_rule_that_the_code_demands_is_listed() -> None:
     planted = {
-        rule for cases in (ENCODERS, PREDICTORS, ADAPTERS, WORLD_MODELS, PLANNERS, LEARNERS) for rule, _ in cases
+        rule
+        for cases in (ENCODERS, PREDICTORS, ADAPTERS, WORLD_MODELS, PLANNERS, LEARNERS, DENOISERS)
+        for rule, _ in cases
     }
     package = Path(contracts.__file__).parent
     demanded: set[str] = set()
@@ -177,3 +182,16 @@ def test_difference_sees_nan_none_and_shapes() -> None:
     assert difference(torch.tensor([2**62 + 1]), torch.tensor([2**62])) == 1
     assert difference(torch.zeros(2), torch.zeros(3)) == float("inf")
     assert difference(torch.tensor([float("inf")]), torch.tensor([float("inf")])) == 0
+
+
+CLIP = keys.uniform(keys.rows(6, 2), (4, 3, 8, 8)) * 2 - 1
+NOISE = keys.normal(keys.rows(7, 2), (4, 3, 2, 2))
+
+
+def test_a_sound_denoiser_keeps_its_contract() -> None:
+    check_denoiser(Toy(), CLIP, NOISE, Toy(seed=1))
+
+
+@pytest.mark.parametrize(("rule", "make"), named(DENOISERS))
+def test_a_fault_of_a_denoiser_is_caught_by_name(rule: str, make: Callable[[int], Toy]) -> None:
+    breaks(rule, lambda: check_denoiser(make(0), CLIP, NOISE, make(1)))

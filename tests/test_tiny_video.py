@@ -18,6 +18,7 @@ from worldsim.backbones import video
 from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.contracts import check_denoiser
 
 CHANNELS, SIDE, F = 4, 32, 3
 
@@ -103,6 +104,11 @@ def test_it_is_a_frozen_video_model_of_levels_per_frame(denoiser: VideoDenoiser)
     own_noisy = torch.cat([found[:, :2], noisy[:, 2:] * (1 / 9 + 4 / 9) ** 0.5], 1)
     flow = network()(own_noisy, (t * 1000).expand(2, F))
     torch.testing.assert_close(clean[:, 2], own_noisy[:, 2] - t[2] * flow[:, 2], rtol=1e-4, atol=1e-4)
+
+
+def test_it_keeps_the_contract_of_a_denoiser(denoiser: VideoDenoiser) -> None:
+    clip = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    check_denoiser(denoiser, clip, latents())
 
 
 def test_clips_are_sampled_frame_by_frame_as_well_as_at_once(denoiser: VideoDenoiser) -> None:

@@ -19,6 +19,7 @@ from tests.video_pipelines import as_file, clip_pictures, clip_vision, lively, s
 from worldsim import diffusion
 from worldsim.backbones import video
 from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.contracts import check_denoiser
 
 FRAMES, SIDE, GUIDANCE = 5, 32, 3.0
 
@@ -151,6 +152,13 @@ def test_latents_and_pixels_are_those_of_the_pipeline(both: tuple[Any, VideoDeno
     torch.testing.assert_close(
         denoiser.decode(latents).transpose(1, 2), pipe.vae.decode(own).sample.clamp(-1, 1), rtol=1e-4, atol=1e-4
     )
+
+
+def test_it_keeps_the_contract_of_a_denoiser(both: tuple[Any, VideoDenoiser]) -> None:
+    _, denoiser = both
+    clip = torch.rand(2, FRAMES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    noisy = torch.cat([noise(), noise(1)])
+    check_denoiser(denoiser, clip, noisy)
 
 
 def test_it_is_frozen_has_a_fingerprint_and_lets_gradients_through(both: tuple[Any, VideoDenoiser]) -> None:

@@ -2,6 +2,7 @@
 
 from worldsim.contracts.adapter import check_adapter
 from worldsim.contracts.base import ContractError
+from worldsim.contracts.denoiser import check_denoiser
 from worldsim.contracts.frozen import check_encoder, check_predictor
 from worldsim.contracts.learner import check_learner
 from worldsim.contracts.planner import check_planner
@@ -10,6 +11,7 @@ from worldsim.contracts.world_model import check_world_model
 __all__ = [
     "ContractError",
     "check_adapter",
+    "check_denoiser",
     "check_encoder",
     "check_learner",
     "check_planner",

@@ -51,14 +51,14 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def llama_config() -> LlamaConfig:
+    settings: Any = {"pad_token_id": 0, "max_position_embeddings": 1024}
     return LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=WIDTH,
         intermediate_size=32,
         num_hidden_layers=3,
         num_attention_heads=2,
-        max_position_embeddings=1024,
-        pad_token_id=0,
+        **settings,
     )
 
 
@@ -73,13 +73,8 @@ def llava() -> LlavaForConditionalGeneration:
         intermediate_size=32,
         patch_size=2,
     )
-    config = LlavaConfig(
-        vision_config=sight,
-        text_config=llama_config(),
-        image_token_index=WORDS.index("<image>"),
-        image_seq_length=576,
-        pad_token_id=0,
-    )
+    settings: Any = {"image_token_index": WORDS.index("<image>"), "image_seq_length": 576, "pad_token_id": 0}
+    config = LlavaConfig(vision_config=sight, text_config=llama_config(), **settings)
     return seeded(lambda: LlavaForConditionalGeneration(config).eval())
 
 
@@ -99,9 +94,10 @@ def clip_text() -> CLIPTextModel:
 
 
 def vae(channels: int = 16) -> AutoencoderKLHunyuanVideo:
+    widths: Any = (8, 8, 8, 8)
     return seeded(
         lambda: AutoencoderKLHunyuanVideo(
-            latent_channels=channels, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+            latent_channels=channels, block_out_channels=widths, layers_per_block=1, norm_num_groups=4
         ).eval()
     )
 

@@ -277,7 +277,7 @@ def test_what_it_does_not_take_is_named_with_the_nearest(both: tuple[Any, VideoD
 
 def test_parts_and_prompts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="latents of 16 channels and the autoencoder gives 4"):
-        video.families()["Cosmos2VideoToWorldPipeline"](pipeline("2", channels=4))
+        video.families()["Cosmos2VideoToWorldPipeline"].wrap(pipeline("2", channels=4))
     pipeline("2").save_pretrained(tmp_path / "cosmos")
     with pytest.raises(ValueError, match="does not let this prompt through: 'a weapon'"):
         video.build(video.Config(str(tmp_path / "cosmos"), "a weapon"))

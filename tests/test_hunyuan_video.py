@@ -263,7 +263,7 @@ def test_what_it_does_not_take_is_named_with_the_nearest(both: tuple[Any, VideoD
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="takes 16 channels and the autoencoder gives latents of 4, which makes 4"):
-        video.families()["HunyuanVideoPipeline"](pipeline("text", channels=4))
+        video.families()["HunyuanVideoPipeline"].wrap(pipeline("text", channels=4))
     pipeline("replace").save_pretrained(tmp_path / "i2v")
     config = video.Config(str(tmp_path / "i2v"), embeddings=tmp_path / "kept.safetensors")
     video.build(config)

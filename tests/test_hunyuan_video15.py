@@ -228,7 +228,7 @@ def test_what_it_does_not_take_is_named_with_the_nearest(both: tuple[Any, VideoD
 
 
 def test_networks_that_do_not_fit_are_refused() -> None:
-    wrap = video.families()["HunyuanVideo15Pipeline"]
+    wrap = video.families()["HunyuanVideo15Pipeline"].wrap
     with pytest.raises(ValueError, match="takes 65 channels and the autoencoder gives latents of 16, which makes 33"):
         wrap(pipeline("text", channels=16))
     with pytest.raises(ValueError, match="mean flow"):

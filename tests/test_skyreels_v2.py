@@ -184,7 +184,7 @@ def test_a_history_is_told_as_the_pipeline_tells_it() -> None:
 
 
 def _opened(pipe: Any) -> tuple[Any, dict[str, Tensor]]:
-    family = video.families()[type(pipe).__name__](pipe)
+    family = video.families()[type(pipe).__name__].wrap(pipe)
     return family, family.embed("a dot moves", "nothing")
 
 

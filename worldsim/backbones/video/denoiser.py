@@ -45,6 +45,7 @@ class Family(Protocol):
     ) -> Tensor:
         """What the network predicts of its own noisy latents [B, C, F, h, w] at times [B, F]; `spec.kind` says what.
 
+        text: as `embed` gave it, and `guidance` [B] where that is told to the network (distilled).
         unguided: the prediction that guidance moves away from.
         """
         ...
@@ -69,6 +70,8 @@ class VideoDenoiser(Frozen):
         self.family, self.guidance, self.spec, self.schedule = family, guidance, family.spec, family.schedule
         self.networks = nn.ModuleDict(family.networks)
         self.text = {name: value.detach() for name, value in text.items()}
+        if family.spec.guidance == "distilled":
+            self.text["guidance"] = torch.tensor([guidance])
         self._fingerprint: str | None = None
         self.freeze()
 
@@ -100,8 +103,8 @@ class VideoDenoiser(Frozen):
         """See `protocols.FrozenDenoiser.condition`. Raises ValueError for frames that the model does not take."""
         spec, (rows, given, _, height, width) = self.spec, first.shape
         latent_frames = check_size(spec, frames, height, width)
-        if not 0 <= given <= spec.given:
-            raise ValueError(f"{given} first frames are given; this model takes 0 to {spec.given}")
+        if not 0 <= given <= min(spec.given, frames):
+            raise ValueError(f"{given} first frames are given; this model takes 0 to {min(spec.given, frames)}")
         shape = (rows, latent_frames, spec.channels, height // spec.stride, width // spec.stride)
         clean, mask = first.new_zeros(shape), first.new_zeros(shape[:2])
         if not given:

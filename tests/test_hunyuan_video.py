@@ -1,0 +1,285 @@
+"""HunyuanVideo through our interface is what its own pipelines of diffusers compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import AutoencoderKLHunyuanVideo
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import HunyuanVideoPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import HunyuanVideoImageToVideoPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from tests.video_pipelines import as_file, lively, seeded
+from worldsim import diffusion
+from worldsim.backbones import video
+from worldsim.backbones.video.denoiser import VideoDenoiser
+
+FRAMES, SIDE, GUIDANCE, WIDTH = 5, 32, 3.0, 16
+MARKS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>", "\n\n")
+WORDS = ("<pad>", "<s>", "<unk>", "a", "dot", "moves", "nothing", "system", "user", "assistant", *MARKS)
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of a few words and of the marks of Llama's chats."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<s>",
+        unk_token="<unk>",
+        additional_special_tokens=list(MARKS),
+    )
+
+
+def llama_config() -> LlamaConfig:
+    settings: Any = {"pad_token_id": 0, "max_position_embeddings": 1024}
+    return LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        **settings,
+    )
+
+
+def llava() -> LlavaForConditionalGeneration:
+    """It makes 576 tokens of a picture, as the published one does."""
+    sight = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=48,
+        intermediate_size=32,
+        patch_size=2,
+    )
+    settings: Any = {"image_token_index": WORDS.index("<image>"), "image_seq_length": 576, "pad_token_id": 0}
+    config = LlavaConfig(vision_config=sight, text_config=llama_config(), **settings)
+    return seeded(lambda: LlavaForConditionalGeneration(config).eval())
+
+
+def clip_text() -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(WORDS),
+        hidden_size=WIDTH,
+        projection_dim=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return seeded(lambda: CLIPTextModel(config).eval())
+
+
+def vae(channels: int = 16) -> AutoencoderKLHunyuanVideo:
+    widths: Any = (8, 8, 8, 8)
+    return seeded(
+        lambda: AutoencoderKLHunyuanVideo(
+            latent_channels=channels, block_out_channels=widths, layers_per_block=1, norm_num_groups=4
+        ).eval()
+    )
+
+
+def transformer(sort: str | None, distilled: bool) -> HunyuanVideoTransformer3DModel:
+    return lively(
+        seeded(
+            lambda: HunyuanVideoTransformer3DModel(
+                in_channels=33 if sort == "latent_concat" else 16,
+                num_attention_heads=2,
+                attention_head_dim=10,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                guidance_embeds=distilled,
+                text_embed_dim=WIDTH,
+                pooled_projection_dim=WIDTH,
+                rope_axes_dim=(2, 4, 4),
+                image_condition_type=sort,
+            )
+        )
+    )
+
+
+def pipeline(kind: str, channels: int = 16) -> Any:
+    """text: T2V; concat: I2V of 33 channels, guided by two calls; replace: I2V with the first latent in place."""
+    common: dict[str, Any] = {
+        "tokenizer": chat_tokenizer(),
+        "tokenizer_2": chat_tokenizer(),
+        "text_encoder_2": clip_text(),
+        "vae": vae(channels),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+    if kind == "text":
+        encoder: Any = seeded(lambda: LlamaModel(llama_config()).eval())
+        pipe: Any = HunyuanVideoPipeline(**common, text_encoder=encoder, transformer=transformer(None, True))
+    else:
+        sort = {"concat": "latent_concat", "replace": "token_replace"}[kind]
+        pipe = HunyuanVideoImageToVideoPipeline(
+            **common,
+            text_encoder=llava(),
+            image_processor=CLIPImageProcessor(crop_size=48, size=48),
+            transformer=transformer(sort, kind == "replace"),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+KINDS = ("text", "concat", "replace")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, VideoDenoiser]:
+    """A pipeline, and what we open from its folder."""
+    pipe, folder = pipeline(request.param), tmp_path_factory.mktemp(request.param)
+    pipe.save_pretrained(folder)
+    return pipe, video.build(video.Config(str(folder), "a dot moves", "nothing", GUIDANCE))
+
+
+def noise(seed: int = 0, rows: int = 1) -> Tensor:
+    return torch.randn(rows, 2, 16, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(seed))
+
+
+def picture(rows: int = 1) -> Tensor:
+    """In 256 levels, as a file has it."""
+    levels = torch.randint(256, (rows, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(7))
+    return levels / 127.5 - 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_denoising_step_is_that_of_the_pipeline(both: tuple[Any, VideoDenoiser], step: int) -> None:
+    pipe, denoiser = both
+    seen: list[Tensor] = []
+
+    def watch(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(tensors["latents"].transpose(1, 2).clone())
+        return tensors
+
+    pictured, distilled = denoiser.spec.given == 1, denoiser.spec.guidance == "distilled"
+    guided = {"guidance_scale": GUIDANCE}
+    if not distilled:
+        guided = {"guidance_scale": 1.0, "true_cfg_scale": GUIDANCE, "negative_prompt": "nothing"}
+    pipe(
+        **({"image": as_file(picture())} if pictured else {}),
+        **guided,
+        prompt="a dot moves",
+        height=SIDE,
+        width=SIDE,
+        num_frames=FRAMES,
+        num_inference_steps=4,
+        latents=noise().transpose(1, 2),
+        output_type="latent",
+        callback_on_step_end=watch,
+    )
+    condition = denoiser.condition(picture()[:, None][:, : denoiser.spec.given], FRAMES)
+    start = noise()
+    if pictured:  # the pipeline begins with a thousandth of the picture in every frame
+        start = 0.999 * start + 0.001 * denoiser.family.latents(picture()[:, :, None]).transpose(1, 2)
+    before, after = [start, *seen][step - 1 : step + 1]
+    t, t_next = pipe.scheduler.sigmas[step - 1 : step + 1]
+    held = diffusion.spread(condition.clean_mask > 0, before)
+    own = torch.where(held, condition.clean, before)
+    scale = ((1 - t).square() + t.square()).sqrt()
+    clean = denoiser.x0(own / scale, (t / (1 - t)).expand(1, 2), condition)
+    expected = before + (t_next - t) * (own - clean) / t
+    torch.testing.assert_close(torch.where(held, 0.0, expected), torch.where(held, 0.0, after), rtol=1e-4, atol=1e-4)
+    assert bool(held.any()) == (denoiser.family.identity["pipeline"] != "HunyuanVideoPipeline" and distilled)
+    if bool(held.any()):
+        assert torch.equal(clean[:, 0], condition.clean[:, 0])
+        torch.testing.assert_close(condition.clean[:, 0], after[:, 0])
+
+
+def test_latents_and_pixels_are_those_of_the_pipeline(both: tuple[Any, VideoDenoiser]) -> None:
+    pipe, denoiser = both
+    clip = torch.rand(1, FRAMES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    latents = denoiser.encode(clip)
+    assert latents.shape == (1, 2, 16, 4, 4) and not latents.requires_grad
+    own = pipe.vae.encode(clip.transpose(1, 2)).latent_dist.mode()
+    torch.testing.assert_close(latents.transpose(1, 2), own * 0.476986, rtol=1e-4, atol=1e-5)
+    decoded = pipe.vae.decode(own).sample.clamp(-1, 1)
+    torch.testing.assert_close(denoiser.decode(latents).transpose(1, 2), decoded, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_frozen_has_a_fingerprint_and_lets_gradients_through(both: tuple[Any, VideoDenoiser]) -> None:
+    _, denoiser = both
+    denoiser.train()
+    assert not any(p.requires_grad for p in denoiser.parameters())
+    assert not any(m.training for m in denoiser.modules())
+    condition = denoiser.condition(picture()[:, None][:, : denoiser.spec.given], FRAMES)
+    noisy = noise().requires_grad_()
+    denoiser.x0(noisy, torch.full((1, 2), 1.5), condition).sum().backward()
+    assert noisy.grad is not None and bool(noisy.grad[:, 1].any())
+    other = VideoDenoiser(denoiser.family, denoiser.text, GUIDANCE + 1)
+    assert len(denoiser.fingerprint) == 16 and other.fingerprint != denoiser.fingerprint
+    sigma = torch.full((1, 2), 1.5)
+    assert not torch.allclose(denoiser.x0(noise(), sigma, condition), other.x0(noise(), sigma, condition))
+
+
+def test_rows_are_read_with_their_own_pictures(both: tuple[Any, VideoDenoiser]) -> None:
+    _, denoiser = both
+    sigma, given = torch.full((2, 2), 1.5), denoiser.spec.given
+    clean = denoiser.x0(noise(1, 2), sigma, denoiser.condition(picture(2)[:, None][:, :given], FRAMES))
+    alone = denoiser.condition(picture(2)[1:, None][:, :given], FRAMES)
+    torch.testing.assert_close(clean[1:], denoiser.x0(noise(1, 2)[1:], sigma[1:], alone), rtol=1e-4, atol=1e-4)
+
+
+def test_what_it_does_not_take_is_named_with_the_nearest(both: tuple[Any, VideoDenoiser]) -> None:
+    _, denoiser = both
+    with pytest.raises(ValueError, match=r"6 frames.*4 k \+ 1.*\[5, 9\]"):
+        denoiser.encode(torch.zeros(1, 6, 3, SIDE, SIDE))
+    with pytest.raises(ValueError, match="multiples of 16: resize them to 32 x 48"):
+        denoiser.encode(torch.zeros(1, 5, 3, 33, 44))
+    nothing = denoiser.condition(picture()[:, None][:, :0], FRAMES)
+    with pytest.raises(ValueError, match="takes one for all its frames"):
+        denoiser.x0(noise(), torch.tensor([[0.2, 3.0]]), nothing)
+    if denoiser.spec.given:
+        with pytest.raises(ValueError, match="told a first frame"):
+            denoiser.x0(noise(), torch.ones(1, 2), nothing)
+    else:
+        with pytest.raises(ValueError, match="1 first frames are given; this model takes 0 to 0"):
+            denoiser.condition(picture()[:, None], FRAMES)
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="takes 16 channels and the autoencoder gives latents of 4, which makes 4"):
+        video.families()["HunyuanVideoPipeline"].wrap(pipeline("text", channels=4))
+    pipeline("replace").save_pretrained(tmp_path / "i2v")
+    config = video.Config(str(tmp_path / "i2v"), embeddings=tmp_path / "kept.safetensors")
+    video.build(config)
+    with pytest.raises(ValueError, match="reads its prompt together with the first frame: leave out --embeddings"):
+        video.build(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "millions"),
+    [
+        ({}, 12821.0),
+        ({"in_channels": 33, "image_condition_type": "latent_concat", "guidance_embeds": False}, 12821.0),
+        ({"image_condition_type": "token_replace"}, 12821.0),
+    ],
+)
+def test_published_sizes(settings: dict[str, Any], millions: float) -> None:
+    with torch.device("meta"):
+        net = HunyuanVideoTransformer3DModel(**settings)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)

@@ -1,0 +1,137 @@
+"""HunyuanVideo (arXiv 2412.03603): text or a first frame to video, with guidance distilled into the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldsim import diffusion
+from worldsim.protocols import DenoiserSpec
+
+PIPELINES = ("HunyuanVideoImageToVideoPipeline", "HunyuanVideoPipeline")
+INTERLEAVE = {"latent_concat": 2, "token_replace": 4}
+"""Of how many picture tokens one is kept in the prompt; what guidance moves away from always has 2, as in diffusers."""
+
+
+class Hunyuan:
+    """Latents of 16 channels (8 x 8 x 4) times one factor, rectified flow.
+
+    A network with `guidance_embeds` is told the guidance, times 1000, in one call; another has it classifier-free.
+
+    Image-to-video is of two sorts. `latent_concat` has 33 channels: noisy, the first latent, its mask; its pipeline
+    throws away the first 4 pixel frames of what it decodes, here they are kept, so that frames and actions line up.
+    `token_replace` has the first latent in place, and always takes the first frame for a clean one. Both read the
+    prompt together with the picture, so that the text encoder is kept.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self.pictured = type(pipe).__name__ == "HunyuanVideoImageToVideoPipeline"
+        net, vae = pipe.transformer.config, pipe.vae
+        self.sort = str(net.image_condition_type)
+        channels = int(vae.config.latent_channels)
+        expected = 2 * channels + 1 if self.pictured and self.sort == "latent_concat" else channels
+        if int(net.in_channels) != expected:
+            raise ValueError(
+                f"the transformer takes {net.in_channels} channels and the autoencoder gives latents of {channels}, "
+                f"which makes {expected}: they are not of one model"
+            )
+        if self.pictured != (self.sort in INTERLEAVE):
+            raise ValueError(f"a {type(pipe).__name__} with image_condition_type {self.sort} is not known")
+        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+        self.schedule, kind = diffusion.from_config(scheduler)
+        self.distilled = bool(net.guidance_embeds)
+        self.spec = DenoiserSpec(
+            channels=channels,
+            stride=int(vae.spatial_compression_ratio),
+            multiple=int(vae.spatial_compression_ratio) * int(net.patch_size),
+            frame_stride=int(vae.temporal_compression_ratio),
+            lone_first=True,
+            kind=kind,
+            guidance="distilled" if self.distilled else "cfg",
+            per_frame=False,
+            given=int(self.pictured),
+            fps=24.0,
+        )
+        self.networks: dict[str, nn.Module] = {"transformer": pipe.transformer, "vae": vae}
+        self.identity: dict[str, Any] = {"pipeline": type(pipe).__name__, "schedule": repr(self.schedule)}
+        if self.pictured:
+            if pipe.text_encoder is None:
+                raise ValueError("this model reads its prompt together with the first frame: leave out --embeddings")
+            self.reader = type(pipe)(**pipe.components)  # it keeps the text encoder, which `pipe` may let go of
+            self.networks["text_encoder"] = pipe.text_encoder
+
+    def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
+        """Embeddings, pooled ones and the mask of each text; none where a picture belongs to them."""
+        self.prompts = (prompt,) if self.distilled else (prompt, negative)
+        self.identity["prompts"] = self.prompts
+        if self.pictured:
+            return {}
+        with torch.no_grad():
+            read = [self.pipe.encode_prompt(text) for text in self.prompts]
+        return {f"{name}_{i}": part for i, parts in enumerate(read) for name, part in zip(_NAMES, parts, strict=True)}
+
+    def latents(self, video: Tensor) -> Tensor:
+        """See `denoiser.Family`."""
+        vae = self.pipe.vae
+        return vae.encode(video.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """See `denoiser.Family`."""
+        vae = self.pipe.vae
+        return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+
+    def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
+        """The first latent, the prompts read with the picture, and of `latent_concat` the channels beside."""
+        known, read = self.latents(first), self._read(first)
+        if self.sort == "token_replace":
+            return known, True, read
+        beside = known.new_zeros(len(known), known.shape[1] + 1, (frames - 1) // self.spec.frame_stride + 1, 1, 1)
+        beside = beside.repeat(1, 1, 1, *known.shape[3:])
+        beside[:, :-1, :1] = known
+        beside[:, -1, 0] = 1
+        return known, False, (*read, beside)
+
+    def output(
+        self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
+    ) -> Tensor:
+        """The flow."""
+        net, which = self.pipe.transformer, int(unguided)
+        if self.pictured and not pictures:
+            raise ValueError("this model is told a first frame: give one to `condition`")
+        read = pictures[3 * which : 3 * which + 3] or [text[f"{name}_{which}"] for name in _NAMES]
+        prompt, pooled, mask = (part.to(net.dtype) for part in read)
+        beside = pictures[-1:] if self.sort == "latent_concat" else ()
+        flow = net(
+            hidden_states=torch.cat([noisy, *beside], 1).to(net.dtype),
+            timestep=time[:, -1],
+            encoder_hidden_states=prompt,
+            encoder_attention_mask=mask,
+            pooled_projections=pooled,
+            guidance=text["guidance"].to(net.dtype) * 1000 if self.distilled else None,
+            return_dict=False,
+        )[0]
+        return flow.to(noisy.dtype)
+
+    def _read(self, first: Tensor) -> tuple[Tensor, ...]:
+        """The prompts with each row's picture; what guidance moves away from is read with a black one."""
+        rows = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+        device = self.reader.text_encoder.device
+        parts: list[Tensor] = []
+        for i, text in enumerate(self.prompts):
+            every = 2 if i else INTERLEAVE[self.sort]
+            seen = (torch.zeros_like(row) if i else row for row in rows)
+            read = [self.reader.encode_prompt(row, text, device=device, image_embed_interleave=every) for row in seen]
+            parts += [torch.cat(same).to(first.device) for same in zip(*read, strict=True)]
+        return tuple(parts)
+
+
+_NAMES = ("prompt", "pooled", "mask")
+
+
+def wrap(pipe: Any) -> Hunyuan:
+    """The family of a pipeline."""
+    return Hunyuan(pipe)

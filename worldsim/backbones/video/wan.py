@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim import diffusion
+from worldsim.backbones.video import wan_vae
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
@@ -66,13 +67,11 @@ class Wan:
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
-        mean, std = self._statistics(video)
-        return (self.pipe.vae.encode(video.to(self.pipe.vae.dtype)).latent_dist.mode() - mean) / std
+        return wan_vae.encode(self.pipe.vae, video)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`."""
-        mean, std = self._statistics(latents)
-        return self.pipe.vae.decode((latents * std + mean).to(self.pipe.vae.dtype)).sample
+        return wan_vae.decode(self.pipe.vae, latents)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; unless put in place, also it and its mask as channels, and CLIP's features."""
@@ -130,13 +129,6 @@ class Wan:
             return_dict=False,
         )[0]
         return flow.to(noisy.dtype)
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.pipe.vae.config
-        mean, std = (
-            torch.tensor(part)[None, :, None, None, None] for part in (config.latents_mean, config.latents_std)
-        )
-        return mean.to(like), std.to(like)
 
 
 def _named(scheduler: Any) -> dict[str, Any]:

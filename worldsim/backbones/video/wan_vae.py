@@ -1,4 +1,4 @@
-"""The autoencoder of Wan 2.1 as SkyReels-V2 and Cosmos use it: latents normalised channel by channel."""
+"""The autoencoder of Wan 2.1 as Wan, SkyReels-V2 and Cosmos use it: latents normalised channel by channel."""
 
 from __future__ import annotations
 

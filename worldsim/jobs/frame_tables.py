@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,17 +16,22 @@ from worldsim.learners.predictor import FeatureClips
 from worldsim.learners.transitions import Outcomes
 from worldsim.models.tokens import Frames
 
+SHOWN, SHOWN_BYTES = 6000, 2**29  # the most pictures kept in memory, by number and by size
+OF_EPISODE = 16  # pictures of an episode
+
 
 def frame_table(
-    dataset: Episodes, split: Split, cached: FeatureCache, with_state: bool, seed: int, shown: int = 6000
+    dataset: Episodes, split: Split, cached: FeatureCache, with_state: bool, seed: int, most_bytes: int = SHOWN_BYTES
 ) -> FrameTable:
-    """Features of all frames, exact states, and the pictures of about `shown` frames of the training episodes."""
+    """Features of all frames, exact states, and pictures of some training frames, `SHOWN` at the most."""
     episodes = np.array(split.train)
     first, lengths = cached.offsets[episodes], dataset.lengths[episodes]
     rng = np.random.default_rng(seed)
     rows, pictures = [], []
-    for episode in rng.permutation(episodes)[: max(1, min(len(episodes), shown // 16))]:
-        pick = np.sort(rng.permutation(dataset.lengths[episode])[:16])
+    assert dataset.schema.image is not None
+    shown = min(SHOWN, most_bytes // (dataset.schema.views * math.prod(dataset.schema.image)))
+    for episode in rng.permutation(episodes)[: max(1, shown // OF_EPISODE)]:
+        pick = np.sort(rng.permutation(dataset.lengths[episode])[:OF_EPISODE])
         rows.append(cached.offsets[episode] + pick)
         pictures.append(pick_frames(dataset, int(episode), pick))
     names = probed(dataset) if with_state else ()

@@ -67,7 +67,7 @@ def _run(name: str, args: Sequence[str], debug: bool) -> int:
     except KeyboardInterrupt:
         _complain(_how_to_go_on(name, args, config), "interrupted")
         return INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, ImportError, SafetensorError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError, SafetensorError) as error:
         if debug:
             raise
         _complain(_one_line(error))

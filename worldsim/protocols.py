@@ -220,7 +220,8 @@ class DenoiserSpec:
     given: int  # the most first pixel frames that `condition` takes; 0: none
     least: int = 1  # latent frames
     most: int | None = None  # latent frames; None: as many as memory holds
-    fps: float | None = None  # that it was trained at, where that is known
+    fps: float | None = None  # of the clips, where that is known: what it was trained at, or what it is told
+    told_fps: bool = False  # whether the network is told fps
     group: int = 1  # F, or F - 1 after a lone first latent frame, is a multiple of it
 
 

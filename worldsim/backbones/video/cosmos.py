@@ -86,6 +86,7 @@ class Cosmos:
             given=int(vae.scale_factor_temporal) + 1,
             most=int(net.max_size[0]),
             fps=16.0,
+            told_fps=self.second,
         )
         self.networks: dict[str, nn.Module] = {"transformer": pipe.transformer, "vae": pipe.vae}
         self.identity = {"pipeline": type(pipe).__name__, "schedule": repr(self.schedule)}

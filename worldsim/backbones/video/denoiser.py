@@ -81,7 +81,7 @@ class VideoDenoiser(Frozen):
         if self._fingerprint is None:
             state = {f"{name}.{key}": v for name, net in self.networks.items() for key, v in net.state_dict().items()}
             state |= {f"text.{name}": value for name, value in self.text.items()}
-            self._fingerprint = fingerprint(state, self.family.identity, self.guidance)
+            self._fingerprint = fingerprint(state, {**self.family.identity, "fps": self.spec.fps}, self.guidance)
         return self._fingerprint
 
     def encode(self, video: Tensor) -> Tensor:

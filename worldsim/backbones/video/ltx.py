@@ -43,9 +43,10 @@ class LTX:
             per_frame=True,
             given=1,
             fps=25.0,
+            told_fps=True,
         )
         self.networks = {"transformer": self.net, "vae": vae}
-        self.identity = {"family": "LTX", "fps": self.spec.fps, "schedule": repr(self.schedule)}
+        self.identity = {"family": "LTX", "schedule": repr(self.schedule)}
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings of T5, [1, 128, D], and which of them are words, [1, 128]."""

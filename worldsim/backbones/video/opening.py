@@ -9,13 +9,14 @@ import logging
 import math
 import os
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.pretrained import PIPELINE, resolve
+from worldsim.protocols import DenoiserSpec
 
 log = logging.getLogger(__name__)
 TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
@@ -46,11 +48,16 @@ class Config:
     device: str = "cpu"
     offload: bool = False
     """Keep the parts in main memory and bring each to the device while it is used (accelerate)."""
+    fps: float | None = None
+    """Frames a second of the clips, for models that are told it (SVD, LTX, Cosmos-Predict 2); None: as they were
+    trained. For world models it is that of the data over the model step."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no model can have."""
         if not self.guidance >= 1:
             raise ValueError(f"guidance is {self.guidance}, it must be 1 (none) or more")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps is {self.fps}, it must be more than 0")
 
 
 def families() -> dict[str, Any]:
@@ -79,19 +86,21 @@ def build(config: Config) -> VideoDenoiser:
     dtype = getattr(torch, config.dtype)
     text = _stored(config, index)
     skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
-    if Path(name).is_dir():
-        _check_parts(Path(name), index, skipped)
-        _check_memory(Path(name), index, skipped, config)
-    log.info("loading %s (%s)", config.name, pipeline)
     load = vars(known[pipeline]).get("load", _load)
     try:
-        pipe: Any = load(name, dtype, skipped)
-    except OSError as error:
+        folder = Path(name) if Path(name).is_dir() else _fetched(name, skipped, load is not _load)
+        _check_parts(folder, index, skipped)
+        _check_memory(folder, index, skipped, config)
+        log.info("loading %s (%s)", config.name, pipeline)
+        pipe: Any = load(folder, dtype, skipped)
+    except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
             "gated model, that you are logged in"
         ) from error
     family = known[pipeline].wrap(pipe)
+    if config.fps is not None:
+        family.spec = _told(family.spec, config.fps)
     if text is None:
         text = family.embed(config.prompt, config.negative_prompt)
         _store(config, index, text)
@@ -106,10 +115,18 @@ def build(config: Config) -> VideoDenoiser:
     return made if config.offload else made.to(config.device)
 
 
-def _load(name: str, dtype: torch.dtype, skipped: tuple[str, ...]) -> Any:
+def _fetched(name: str, skipped: tuple[str, ...], ours: bool) -> Path:
+    """The folder that a model of the hub is fetched into, whole but for the parts that are skipped."""
+    if ours:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    given = dict.fromkeys(skipped)
+    return Path(DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False, **given))
+
+
+def _load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...]) -> Any:
     """A pipeline of diffusers without the parts that are skipped."""
     return DiffusionPipeline.from_pretrained(
-        name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
+        folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
     )
 
 
@@ -125,7 +142,20 @@ def _index(name: str, asked: str) -> dict[str, Any]:
                 f"({str(error).splitlines()[0]}). Check the spelling, the network and, for a gated model, that you are "
                 "logged in"
             ) from error
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}): fetch the model again") from error
+    if not isinstance(index, dict):
+        raise ValueError(f"{file} holds a {type(index).__name__}, no table of parts: fetch the model again")
+    return index
+
+
+def _told(spec: DenoiserSpec, fps: float) -> DenoiserSpec:
+    """The description of a model that is told another rate. Raises ValueError for one that is told none."""
+    if not spec.told_fps:
+        raise ValueError(f"fps is {fps}, and this model is not told how many frames a second has: leave it out")
+    return replace(spec, fps=fps)
 
 
 def _parts(index: dict[str, Any], skipped: tuple[str, ...]) -> list[str]:
@@ -145,20 +175,25 @@ def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...]) 
 def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config) -> None:
     """Raise MemoryError if the weights alone are larger than the memory that is free."""
     each = torch.empty(0, dtype=getattr(torch, config.dtype)).element_size()
-    sizes = [each * sum(map(_entries, (folder / part).glob("*.safetensors"))) for part in _parts(index, skipped)]
+    sizes = [each * sum(map(_entries, _weights(folder / part))) for part in _parts(index, skipped)]
     need = sum(sizes)
     on_device = config.device.startswith("cuda") and torch.cuda.is_available()
     if on_device:
         need = max(sizes, default=0) if config.offload else need
         free = torch.cuda.mem_get_info(config.device)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = psutil.virtual_memory().available
     if need > free:
         remedy = "--offload" if on_device and not config.offload else "--embeddings FILE (made once elsewhere)"
         raise MemoryError(
             f"the weights of {folder} are {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
             f"{config.device}: try {remedy}, --dtype bfloat16, or a smaller model"
         )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights that are loaded: not their variants, such as model.fp16.safetensors."""
+    return [file for file in folder.glob("*.safetensors") if "." not in file.stem]
 
 
 def _entries(file: Path) -> int:
@@ -189,7 +224,7 @@ def _stored(config: Config, index: dict[str, Any]) -> dict[str, Tensor] | None:
 
 
 def _store(config: Config, index: dict[str, Any], text: dict[str, Tensor]) -> None:
-    if config.embeddings is None:
+    if config.embeddings is None or not text:
         return
     config.embeddings.parent.mkdir(parents=True, exist_ok=True)
     temporary = config.embeddings.with_suffix(".tmp")

@@ -54,12 +54,13 @@ class SVD:
             per_frame=False,
             given=1,
             fps=float(FPS),
+            told_fps=True,
         )
         self.networks = {"unet": pipe.unet, "vae": pipe.vae, "image_encoder": pipe.image_encoder}
         self.identity = {
             "pipeline": type(pipe).__name__,
             "schedule": repr(self.schedule),
-            "told": (FPS - 1, MOTION, NOISE),
+            "told": (MOTION, NOISE),
             "guidance": "a ramp from 1",
         }
 
@@ -98,7 +99,7 @@ class SVD:
         beside, seen = (torch.zeros_like(part) for part in pictures) if unguided else pictures
         scale = (1 + self.schedule.sigma(time).square()).rsqrt()[:, None, :, None, None]
         wide = beside[:, :, None].expand(-1, -1, noisy.shape[2], -1, -1).to(noisy.dtype)
-        told = torch.tensor([[FPS - 1, MOTION, NOISE]], dtype=self.net.dtype, device=noisy.device)
+        told = torch.tensor([[(self.spec.fps or FPS) - 1, MOTION, NOISE]], dtype=self.net.dtype, device=noisy.device)
         out = self.net(
             torch.cat([noisy * scale.to(noisy.dtype), wide], 1).transpose(1, 2).to(self.net.dtype),
             time[:, -1],

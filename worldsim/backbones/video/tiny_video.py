@@ -13,7 +13,6 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from einops import rearrange
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from worldsim import diffusion
@@ -95,14 +94,12 @@ class TinyVideo:
         return float(self.vae.config.shift_factor or 0.0)
 
 
-def load(name: str, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any:
-    """The parts of the pipeline in a folder or of a hub name; weights are safetensors."""
-    root = (
-        Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    )
-    vae = AutoencoderKL.from_pretrained(root / "vae", torch_dtype=dtype, use_safetensors=True)
-    transformer = BlockCausalTransformer.from_pretrained(root / "transformer", torch_dtype=dtype, use_safetensors=True)
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(root / "scheduler")
+def load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any:
+    """The parts of the pipeline in a folder; weights are safetensors."""
+    given: Any = {"torch_dtype": dtype, "use_safetensors": True}
+    vae = AutoencoderKL.from_pretrained(folder / "vae", **given)
+    transformer = BlockCausalTransformer.from_pretrained(folder / "transformer", **given)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     return SimpleNamespace(vae=vae, transformer=transformer, scheduler=scheduler)
 
 

@@ -12,6 +12,7 @@ from tests.test_conformal import world
 from worldsim.contracts.point_mass import PointMass
 from worldsim.jobs import conformal, coverage, coverage_page, pages
 from worldsim.jobs.calibration import Calibration
+from worldsim.jobs.measures import Band
 from worldsim.jobs.results import COPY_LAST, FLOOR, RIGHT, SHUFFLED, ZERO, Errors, Evaluation
 from worldsim.objectives import CautiousObjective, GoalObjective, MissingPrediction, require
 from worldsim.protocols import Rollout
@@ -63,6 +64,14 @@ def test_a_scale_that_is_too_wide_is_caught() -> None:
     wide = replace(good, feature=replace(good.feature, radius=3 * good.feature.radius))
     values = coverage.summary(judged(wide))
     assert values["evaluate.latent_verdict_2"] == "too wide" and values["evaluate.latent_coverage_2_low"] > 0.9
+
+
+def test_of_few_episodes_it_is_said_that_they_cannot_tell() -> None:
+    def band(low: float, high: float) -> Band:
+        return Band(*(np.array([value]) for value in (0.88, low, high)))
+
+    assert coverage.verdict(band(0.7, 0.95), 1) == "cannot tell" and coverage.verdict(band(0.8, 0.95), 1) == "holds"
+    assert coverage.verdict(band(0.5, 0.89), 1) == "overconfident"
 
 
 def test_disagreement_that_tells_nothing_is_said_plainly_though_its_intervals_hold() -> None:

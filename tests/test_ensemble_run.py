@@ -18,7 +18,7 @@ from tests.small_run import small_config
 from tests.small_set import ID, LENGTH
 from worldsim.contracts.world_model import check_world_model
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import collect, evaluate, finetune, plan, saved
+from worldsim.jobs import calibrating, collect, evaluate, finetune, plan, saved
 from worldsim.learners.predictor import PredictorLearner
 from worldsim.models.ensemble import EnsembleModel
 from worldsim.objectives import CautiousObjective
@@ -47,6 +47,14 @@ def run(config: finetune.Config) -> Path:
 def look(dataset: EpisodeDataset, frames: int = 2) -> Obs:
     video = torch.stack([torch.from_numpy(dataset.frames(i)[: 5 * frames : 5].copy()) for i in range(3)])
     return Obs(video.movedim(-1, -3).float() / 127.5 - 1, None, torch.arange(frames).expand(3, frames) * 0.5)
+
+
+def test_every_step_is_calibrated_on_clips_from_all_over_the_episodes(dataset: EpisodeDataset) -> None:
+    found = calibrating.calibrated_clips(dataset, (3, 4), most=4, n=5)
+    assert [config.frames - 2 for _, config in found] == [1, 2, 3, 4, 5, 6, 7]
+    for index, config in found:
+        assert set(index[:, 0]) == {3, 4} and index[:, 1].max() + config.span == LENGTH
+    assert found[0][0][:, 1].max() == LENGTH - 11
 
 
 def test_a_run_of_two_members_becomes_a_calibrated_world_model(run: Path, dataset: EpisodeDataset) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ class Fit:
         """Expected errors [M, H'] of squared disagreements [M, H']; beyond H the last scale goes on."""
         steps = extended(squared.shape[1], len(self.slope))
         return np.sqrt(self.slope[steps] * squared + self.floor[steps])
+
+
+def joined(parts: Sequence[Fit]) -> Fit:
+    """One fit of steps that were fitted one after the other."""
+    return Fit(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Fit)))
 
 
 def extended(horizon: int, calibrated: int) -> NDArray[np.int64]:
@@ -56,8 +62,9 @@ def quantile(scores: Floats, episode: NDArray[np.int64], level: float = LEVEL) -
 
     Clips of an episode depend on each other, episodes do not: each of the E episodes weighs 1 / (E + 1), shared by its
     clips, and the new one, of which nothing is known, is put at infinity (Dunn et al. 2022; HCP in Lee et al. 2023,
-    eq. 7; with one clip an episode it is the split-conformal quantile of rank ceil(level (E + 1))). With too few
-    episodes for the level (`enough`) no finite bound keeps it, and the largest score is returned.
+    eq. 7; with one clip an episode it is the split-conformal quantile of rank ceil(level (E + 1))). The promise is for
+    scores that were made without looking at these episodes; those of `fit`, which are made from the others, nearly keep
+    it. With too few episodes for the level (`enough`) no finite bound does, and the largest score is returned.
     """
     _, place, count = np.unique(episode, return_inverse=True, return_counts=True)
     weight = 1 / ((len(count) + 1) * count[place])

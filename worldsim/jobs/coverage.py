@@ -15,9 +15,10 @@ from worldsim.jobs.results import Evaluation, Intervals
 
 STEPS = (1, 5, 10)  # at which coverage is told
 DRAWS = 500  # of the bootstrap of a rank correlation
+VAGUE = 0.2  # the widest band of a coverage that says something
 USELESS = 0.1  # a rank correlation up to which the uncertainty does not tell good imagination from bad
 
-Verdict = Literal["holds", "overconfident", "too wide"]
+Verdict = Literal["holds", "overconfident", "too wide", "cannot tell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +78,16 @@ def told(found: Intervals, episode: NDArray[np.int64], seed: int = 0) -> Told:
 
 
 def verdict(coverage: Band, step: int) -> Verdict:
-    """Whether the intervals at a model step hold 90 % of the errors: other words only where the band excludes it."""
-    if coverage.high[step - 1] < LEVEL:
+    """Whether the intervals at a model step hold 90 % of the errors: other words only where the band excludes it.
+
+    A band wider than `VAGUE`, which few episodes have, cannot tell, unless it excludes them all the same.
+    """
+    low, high = coverage.low[step - 1], coverage.high[step - 1]
+    if high < LEVEL:
         return "overconfident"
-    return "too wide" if coverage.low[step - 1] > LEVEL else "holds"
+    if low > LEVEL:
+        return "too wide"
+    return "holds" if high - low <= VAGUE else "cannot tell"
 
 
 def useless(correlation: Band, step: int) -> bool:

@@ -13,7 +13,18 @@ from worldsim.report.records import Cell, Chart, Headline, Item, Section, Series
 from worldsim.report.records import Verdict as Colour
 
 UNITS = {"latent": "root mean squared difference", "position": "distance, px"}
-WORDS = {"holds": "as promised", "overconfident": "overconfident", "too wide": "wider than promised"}
+WORDS = {
+    "holds": "as promised",
+    "overconfident": "overconfident",
+    "too wide": "wider than promised",
+    "cannot tell": "perhaps as promised (too few episodes to tell)",
+}
+COLOURS: dict[coverage.Verdict, Colour] = {
+    "holds": "good",
+    "overconfident": "bad",
+    "too wide": "neutral",
+    "cannot tell": "neutral",
+}
 
 
 def headlines(evaluation: Evaluation) -> tuple[Headline, ...]:
@@ -22,7 +33,7 @@ def headlines(evaluation: Evaluation) -> tuple[Headline, ...]:
     for intervals, told in _all(evaluation)[:1]:
         step = coverage.steps(evaluation)[-1]
         verdict = coverage.verdict(told.coverage, step)
-        colour: Colour = {"holds": "good", "overconfident": "bad", "too wide": "neutral"}[verdict]  # pyright: ignore[reportAssignmentType]
+        colour = COLOURS[verdict]
         text = (
             f"of the {intervals.name} errors after {step} model steps are within their {LEVEL:.0%} intervals, "
             f"{_ends(told.coverage, step, '{:.0%}')}; rank correlation with the uncertainty "

@@ -24,7 +24,7 @@ from worldsim.data.clips import ClipReader, Split
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.files import check_folder
-from worldsim.jobs import ensembles, parts, paths, runs, saved, train
+from worldsim.jobs import calibrating, ensembles, parts, paths, runs, saved, train
 from worldsim.jobs.frame_tables import feature_clips, frame_table, outcomes, probed, state_columns, told_tokens
 from worldsim.jobs.preparing import Prepared, prepare
 from worldsim.learners.heads import Config as HeadsConfig
@@ -175,7 +175,7 @@ def run(config: Config) -> Path:
     identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, probed(dataset), told)
     saved.save(folder, identity, adapter, heads)
     if config.ensemble > 1:
-        ensembles.calibrate(folder, dataset, split.val, cached, frames)
+        calibrating.calibrate(folder, dataset, split.val, cached, frames)
     runs.write_summary(folder, {"adapter": config.adapter.kind, "dataset": str(config.data), **metrics})
     return folder
 

@@ -60,9 +60,8 @@ def calibrate(
     columns = [(dataset.schema.state or ()).index(name) for name in names]
     told = state_columns(dataset, frames)
     parts: list[_Part] = []
-    for index, config in calibrated_clips(
-        dataset, episodes, loaded.model.spec.context, loaded.model.spec.actions_per_step
-    ):
+    spec = loaded.model.spec
+    for index, config in calibrated_clips(dataset, episodes, spec.context, spec.actions_per_step):
         rows = held_out.spread_clips(index, CLIPS)
         reader = ClipReader(dataset, sorted(set(index[:, 0].tolist())), config, cached)
         seen = _Seen.joined(

@@ -24,7 +24,7 @@ from worldsim.data.write import Writer
 from worldsim.jobs import finetune, runs
 from worldsim.protocols import ActionSpec
 
-NAME, LIMIT = "memory:peak_anonymous_gib", 1.5
+NAME, LIMIT = "peak_anonymous_gib", 1.5
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,17 @@ def main(config: Config) -> None:
     thread.join()
     value = (peak[0] - before) / 2**30
     sizes = {f"{part.name}_bytes": size(part) for part in (data, run / "features")}
-    print(json.dumps({"name": NAME, "value": round(value, 3), "limit": LIMIT, "decoded_mb": config.megabytes, **sizes}))
+    print(
+        json.dumps(
+            {
+                "name": f"memory:{NAME}",
+                "value": round(value, 3),
+                "limit": LIMIT,
+                "decoded_mb": config.megabytes,
+                **sizes,
+            }
+        )
+    )
     command = f"python scripts/bench_memory.py --megabytes {config.megabytes} --steps {config.steps}"
     if config.megabytes >= 2000:
         runs.append_result("memory", NAME, value, value, value, 1, [0], command)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from evidence import collected, interval, successes, trained
+from evidence import collected, finished, interval, successes, trained
 from numpy.typing import NDArray
 
 from worldsim import envs
@@ -97,7 +97,7 @@ def rows(out: Path, name: str) -> None:
     task = TASKS[name]
     for kind, (_, _, seeds) in KINDS.items():
         folders = [out / name / f"{kind}-{seed}" for seed in seeds]
-        if all((folder / f"{task.protocol}.npy").is_file() for folder in folders):
+        if all(finished(folder, task.protocol) for folder in folders):
             won = np.stack([successes(run, task.env, task.protocol, PAIRS, TASKS[name].flags) for run in folders])
             tell(name, kind, won, seeds)
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)

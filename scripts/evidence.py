@@ -1,8 +1,13 @@
-"""What the scripts of evidence share: finished parts are kept, intervals are by bootstrap over seeds and pairs."""
+"""What the scripts of evidence share: finished parts are kept together with the settings that they were made under.
 
-from collections.abc import Sequence
-from dataclasses import replace
+Intervals are by bootstrap over seeds and pairs; one seed alone has no spread of its own in them.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +15,37 @@ from numpy.typing import NDArray
 from worldsim import envs, registry
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import acting, collect, evaluate, finetune, plan, runs, saved
+from worldsim.files import atomic_write_json
+from worldsim.jobs import acting, collect, evaluate, finetune, paths, plan, runs, saved
+from worldsim.jobs.measures import wilson
 from worldsim.precision import resolve
 
 DRAWS = 2000
 
 
 def collected(config: collect.Config) -> Path:
-    """A data set, collected now if it is not there."""
-    return config.out if config.out.exists() else collect.collect(config)
+    """A data set, collected now if it is not there. Raises ValueError if what is there was collected otherwise."""
+    if not config.out.exists():
+        return collect.collect(config)
+    found = EpisodeDataset(config.out)
+    there = (found.source.env, found.source.behaviour, found.source.seed, len(found))
+    asked = (config.env, config.behaviour, config.seed, config.episodes)
+    if there != asked:
+        raise ValueError(f"{config.out} was collected with {there}, not {asked}: name another folder")
+    return config.out
 
 
 def trained(run: Path, data: Path, features: Path, flags: Sequence[str]) -> Path:
-    """The folder of a fine-tuning run, run now, or gone on with, if it is not finished."""
+    """The folder of a fine-tuning run, run now, or gone on with, if it is not finished.
+
+    Raises ValueError if what is there was begun with other settings.
+    """
+    common = [str(data), "--out", str(run), "--features", str(features), "--resume"]
+    config = parse(finetune.Config, [*common, *flags])
+    settings = [field.name for field in fields(config) if field.name not in ("resume", "overwrite", "features")]
+    runs.check_run(run, paths.absolute(config), True, False, settings)
     if not (run / runs.SUMMARY).is_file():
-        common = [str(data), "--out", str(run), "--features", str(features), "--resume"]
-        finetune.run(parse(finetune.Config, [*common, *flags]))
+        finetune.run(config)
     return run
 
 
@@ -33,33 +53,53 @@ def successes(
     run: Path, env: str, protocol: str, pairs: int, search: Sequence[str], distance: plan.Distance = "temporal"
 ) -> NDArray[np.bool_]:
     """Success [P] of planning on the fixed pairs of an environment, kept in the run folder."""
-    suffix = "" if distance == "temporal" else f"-{distance}"
-    kept = run / f"{protocol}{suffix}.npy"
-    if not kept.is_file():
+
+    def judge() -> list[bool]:
         config = parse(plan.Config, [str(run), "--protocol", protocol, *search])
         loaded = saved.load(run)
         dynamics, tasks, n = envs.dynamics(env), envs.pairs(env, protocol, pairs, 0), loaded.model.spec.actions_per_step
         planner, near, dtype = registry.build(config.planner), plan.goal_distance(loaded, distance), config.dtype
         make = acting.policy(loaded.model, planner, near, 0, dtype=resolve(dtype, config.device))
         won, _, _, _ = acting.carry_out(dynamics, tasks, make, n, 50, f"{run.name} {protocol}", 0)
-        np.save(kept, won)
-    return np.load(kept)
+        return won.tolist()
+
+    suffix = "" if distance == "temporal" else f"-{distance}"
+    asked = {"env": env, "pairs": pairs, "search": list(search), "distance": distance}
+    return np.array(_kept(run / f"{protocol}{suffix}.json", asked, judge))
+
+
+def finished(run: Path, protocol: str) -> bool:
+    """Whether the successes of a run are there."""
+    return (run / f"{protocol}.json").is_file()
 
 
 def position_errors(run: Path, data: Path, clips: int = 2) -> NDArray[np.float64]:
     """Probed position error after ten imagined model steps, the mean of the clips of each test episode: [E]."""
-    kept = run / "position.npy"
-    if not kept.is_file():
+
+    def judge() -> list[float]:
         config = replace(evaluate.Config(run), horizon=12, shown=0, clips=clips)
         errors = evaluate.evaluate(saved.load(run), EpisodeDataset(data), config).right.position
         assert errors is not None
-        np.save(kept, errors[:, 9])
-    return np.load(kept).reshape(-1, clips).mean(1)
+        return errors[:, 9].tolist()
+
+    return np.array(_kept(run / "position.json", {"data": str(data), "clips": clips}, judge)).reshape(-1, clips).mean(1)
+
+
+def _kept(file: Path, asked: Mapping[str, Any], compute: Callable[[], list[Any]]) -> list[Any]:
+    """What was computed under these settings before, or is now and is kept. Raises ValueError for other settings."""
+    if not file.is_file():
+        atomic_write_json(file, {"asked": asked, "values": compute()})
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    if kept["asked"] != asked:
+        raise ValueError(f"{file} was computed under {kept['asked']}, not {asked}: remove it to do it again")
+    return kept["values"]
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean of values [seeds, pairs] and its 95 % interval by a bootstrap over seeds and pairs."""
     rng, (seeds, pairs) = np.random.default_rng(0), values.shape
+    if values.min() == values.max() and values.max() in (0, 1):  # nothing to draw from: Wilson's, of so many pairs
+        return float(values.max()), *wilson(int(values.max()) * pairs, pairs)
     means = [
         values[np.ix_(rng.integers(seeds, size=seeds), rng.integers(pairs, size=pairs))].mean() for _ in range(DRAWS)
     ]

@@ -22,7 +22,7 @@ ACTION, PER_STEP = 2, 5  # of an environment action, and how many a model step t
 
 @dataclass(frozen=True)
 class Sizes:
-    """What all sides have in common; `hidden` is ours alone, the rivals' MLPs are as wide as `parameters` needs."""
+    """What all sides have in common; the rivals' MLPs are as wide as `parameters` needs."""
 
     side: int = 4  # of the square of tokens of a frame
     width: int = 128

@@ -52,6 +52,8 @@ def smoke(name: str, folder: Path) -> None:
     if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
         sys.exit(f"{env_id} imagines {seen.shape} with reward {reward}")
     ratio = json.loads((Path(run) / "evaluate" / "summary.json").read_text()).get(RATIO)
+    if ratio is None or not np.isfinite(ratio):
+        sys.exit(f"{env_id} was evaluated, and the ratio of errors is {ratio}")
     print(f"{env_id}: imagined a reward of {reward:.3g}; shuffled over right actions, 4 steps ahead: {ratio}")
 
 

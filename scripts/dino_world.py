@@ -31,19 +31,21 @@ class Task:
     behaviour: str
     seed: int
     search: tuple[int, int, int, int]  # samples, elites, iterations, horizon
+    execute: int = 1  # model steps of a plan before the next
 
     @property
     def flags(self) -> list[str]:
         """The planner of `worldsim plan`."""
         names = ("samples", "elites", "iterations", "horizon")
         pairs = ((f"--planner.{name}", str(value)) for name, value in zip(names, self.search, strict=True))
-        return [*(word for pair in pairs for word in pair), "--dtype", "auto"]
+        execute = ("--execute", str(self.execute))
+        return [*(word for pair in pairs for word in pair), *execute, "--dtype", "auto"]
 
 
 TASKS = {
     "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2, (32, 5, 2, 4)),
     "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3, (32, 5, 2, 4)),
-    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5)),
+    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5), 5),
 }
 CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "4000"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
@@ -103,7 +105,7 @@ def rows(out: Path, name: str) -> None:
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
     planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
-    for kind, make in acting.baselines(dynamics, tasks, planner, STEPS, 0).items():
+    for kind, make in acting.baselines(dynamics, tasks, planner, STEPS, 0, task.execute).items():
         if kind in known and not runs.has_result("dino_world", f"{name}.{known[kind]}.success"):
             won, _, _, _ = acting.carry_out(dynamics, tasks, make, STEPS, PAIRS, kind, 0)
             tell(name, known[kind], won[None], (0,))

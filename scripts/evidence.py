@@ -59,7 +59,8 @@ def successes(
         loaded = saved.load(run)
         dynamics, tasks, n = envs.dynamics(env), envs.pairs(env, protocol, pairs, 0), loaded.model.spec.actions_per_step
         planner, near, dtype = registry.build(config.planner), plan.goal_distance(loaded, distance), config.dtype
-        make = acting.policy(loaded.model, planner, near, 0, dtype=resolve(dtype, config.device))
+        dtype_of = resolve(dtype, config.device)
+        make = acting.policy(loaded.model, planner, near, 0, dtype=dtype_of, execute=config.execute)
         won, _, _, _ = acting.carry_out(dynamics, tasks, make, n, 50, f"{run.name} {protocol}", 0)
         return won.tolist()
 

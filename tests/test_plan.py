@@ -75,6 +75,21 @@ def test_the_latency_is_of_one_episode_alone_and_the_throughput_of_all_side_by_s
     assert "one episode alone" in table.note and "up to 8 episodes side by side" in table.note
 
 
+def test_a_plan_is_carried_out_for_as_many_steps_as_asked(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, made = saved.load(tuned), []
+    plans = cem.CEM.plan
+    monkeypatch.setattr(cem.CEM, "plan", lambda *given, **more: made.append(1) or plans(*given, **more))
+    monkeypatch.setattr(plan, "seconds_alone", lambda *_: 0.0)
+    counts = []
+    for execute in (1, 2):
+        made.clear()
+        plan.plan(loaded, settings(tuned, pairs=1, batch=1, execute=execute))
+        counts.append(len(made))
+    assert counts[0] > 2 and counts[1] == -(-counts[0] // 2)
+    with pytest.raises(ValueError, match="execute is 0, it must be 1 or more"):
+        settings(tuned, execute=0)
+
+
 def test_what_varies_is_in_the_folder_the_numbers_and_the_page(tuned: Path) -> None:
     config = settings(tuned, pairs=1, films=0, variation=("wall_x", "agent_color", "wall_x"))
     folder = plan.run(config)

@@ -59,12 +59,14 @@ def policy(
     dtype: torch.dtype = torch.float32,
     told: list[int] | None = None,
     penalty: float = 0.0,
+    execute: int = 1,
 ) -> MakeActor:
     """Receding-horizon planning in a world model, which is on `device`, towards the latent of the goal's picture.
 
     told: the columns of the exact state that it was trained with as its proprioception; the goal's are told, too.
     Its matrix products are in `dtype`. Distances are in float32 always: those of good candidates differ by less than
-    bfloat16 can tell. `penalty` is what a unit of the model's uncertainty costs, in the distance's units.
+    bfloat16 can tell. `penalty` is what a unit of the model's uncertainty costs, in the distance's units;
+    `execute` model steps of a plan are carried out before the next.
     """
     device = torch.device(device)
 
@@ -79,7 +81,7 @@ def policy(
         return _moved(obs if told is None else _exact(obs, exact[:, told]), device)
 
     def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-        mpc = MPC(model, planner, MPCConfig())
+        mpc = MPC(model, planner, MPCConfig(execute))
         key = keys.fold(keys.rows(seed, 1).expand(len(rows)), torch.from_numpy(rows)).to(device)
         none = torch.zeros(len(rows), 0, model.spec.actions_per_step, model.spec.action.size, device=device)
         with torch.no_grad(), rounded():
@@ -96,7 +98,9 @@ def policy(
     return make
 
 
-def baselines(dynamics: Any, tasks: Pairs, planner: Planner, n: int, seed: int) -> dict[str, MakeActor]:
+def baselines(
+    dynamics: Any, tasks: Pairs, planner: Planner, n: int, seed: int, execute: int = 1
+) -> dict[str, MakeActor]:
     """Random actions (fresh at each environment step), the oracle, and the planner on the true simulator.
 
     The oracle is the environment's own; where it has none, the actions that led to the goal of a pair are replayed.
@@ -126,7 +130,7 @@ def baselines(dynamics: Any, tasks: Pairs, planner: Planner, n: int, seed: int) 
 
     def simulated(model: simulator.Simulator) -> MakeActor:
         def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-            return policy(model, planner, model.distance, seed)(_exact(goal, exact), exact, rows)
+            return policy(model, planner, model.distance, seed, execute=execute)(_exact(goal, exact), exact, rows)
 
         return make
 

@@ -55,6 +55,8 @@ class Config:
     distribution, unless the data was collected with the same."""
     pairs: int = 100
     planner: Component = component("policies", "cem", {"samples": 64, "elites": 8, "iterations": 3, "horizon": 4})
+    execute: int = 1
+    """Model steps of a plan that are carried out before the next one is made."""
     distance: Distance = "temporal"
     """What the planner makes small: learned temporal distance, raw feature distance, or the distance between probed
     states, which is an ablation, as true positions supervise it."""
@@ -80,7 +82,7 @@ class Config:
         """Raises ValueError for a number that no run can have."""
         if bool(self.obs) != (self.goal is not None):
             raise ValueError("a plan from pictures needs both: --obs NOW.png --goal GOAL.png")
-        for name, least in (("pairs", 1), ("batch", 1), ("films", 0), ("seed", 0)):
+        for name, least in (("pairs", 1), ("execute", 1), ("batch", 1), ("films", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
         if not self.uncertainty_penalty >= 0:
@@ -147,12 +149,12 @@ def plan(loaded: saved.Loaded, config: Config) -> PlanResult:
     loaded.heads.to(device)
     distance = goal_distance(loaded, config.distance)
     cost = penalty(loaded, config.distance, config.uncertainty_penalty)
-    ours = policy(loaded.model, planner, distance, config.seed, device, dtype, told, cost)
+    ours = policy(loaded.model, planner, distance, config.seed, device, dtype, told, cost, config.execute)
     success, steps, frames, spent = carry_out(dynamics, tasks, ours, n, config.batch, "planning", config.films)
     alone = seconds_alone(dynamics, tasks, ours, n)
     rows = [replace(_row("world model", success, steps, spent), seconds_alone=alone)]
     if config.baselines:
-        for name, act in baselines(dynamics, tasks, planner, n, config.seed).items():
+        for name, act in baselines(dynamics, tasks, planner, n, config.seed, config.execute).items():
             success_b, steps_b, _, spent_b = carry_out(dynamics, tasks, act, n, config.batch, name, 0)
             rows.append(_row(name, success_b, steps_b, spent_b))
     films = tuple(

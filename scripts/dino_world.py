@@ -1,7 +1,7 @@
 """The jobs of `scripts/reproduce_dino_world.sh`: frozen predictor with action blocks, and its rivals, in three tasks.
 
 `dino_world.py OUT list STAGE` names the jobs of a stage, `dino_world.py OUT JOB` does one:
-`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `rows:ENV`. What is finished is kept.
+`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `rows:ENV`. What is finished is kept.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from worldsim.config import parse
 from worldsim.jobs import acting, collect, plan, pretrain, runs
 from worldsim.registry import build
 
+STAGES = ("data", "heads", "train", "curve", "rows")
 PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
 
 
@@ -59,6 +60,7 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
     "random_encoder": ("random", SCRATCH, (0,)),
 }
+CURVES = {"updates": ("--train.steps", (1000, 2000)), "episodes": ("--episodes", (100, 300))}  # of `finetuned`
 
 
 def data(out: Path, name: str) -> Path:
@@ -94,6 +96,14 @@ def train(out: Path, name: str, kind: str, seed: int) -> None:
     successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
 
 
+def curve(out: Path, name: str, of: str, value: int) -> None:
+    """The fine-tuned predictor of fewer updates, or of the actions of fewer episodes; heads are the same."""
+    seeds = ["--heads-from", str(heads(out, name, "tiny_dinov2")), *CLIPS, *FULL]
+    flags = [*seeds, CURVES[of][0], str(value)]
+    run = trained(out / name / f"finetuned-{of}-{value}", data(out, name), out / name / "features", flags)
+    successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
+
+
 def rows(out: Path, name: str) -> None:
     """Rows of every kind that is finished, and of random actions, the expert and the true simulator."""
     task = TASKS[name]
@@ -102,6 +112,12 @@ def rows(out: Path, name: str) -> None:
         if all(finished(folder, task.protocol) for folder in folders):
             won = np.stack([successes(run, task.env, task.protocol, PAIRS, TASKS[name].flags) for run in folders])
             tell(name, kind, won, seeds)
+    for of, (_, values) in CURVES.items():
+        for value in values:
+            run = out / name / f"finetuned-{of}-{value}"
+            if finished(run, task.protocol):
+                won = successes(run, task.env, task.protocol, PAIRS, task.flags)
+                tell(name, f"finetuned.{of}_{value}", won[None], (0,))
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
     planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
@@ -130,6 +146,9 @@ def listed(stage: str) -> list[str]:
             for seed in seeds[at : at + 1]
             for name in TASKS
         ]
+    if stage == "curve":
+        points = [(of, value) for of, (_, values) in CURVES.items() for value in values]
+        return [f"curve:{name}:{of}:{value}" for name in TASKS for of, value in points]
     return [f"{stage}:{name}" for name in TASKS]
 
 
@@ -138,12 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("job", help="list, or a job")
-    parser.add_argument("stage", nargs="?", choices=("data", "heads", "train", "rows"))
+    parser.add_argument("stage", nargs="?", choices=STAGES)
     given = parser.parse_args()
     if given.job == "list":
         print("\n".join(listed(given.stage or "train")))
         return
-    if given.job not in {job for stage in ("data", "heads", "train", "rows") for job in listed(stage)}:
+    if given.job not in {job for stage in STAGES for job in listed(stage)}:
         parser.error(f"unknown job {given.job}: `list STAGE` names them")
     stage, name, *rest = given.job.split(":")
     if stage == "data":
@@ -152,6 +171,8 @@ def main() -> None:
         heads(given.out, name, rest[0])
     elif stage == "train":
         train(given.out, name, rest[0], int(rest[1]))
+    elif stage == "curve":
+        curve(given.out, name, rest[0], int(rest[1]))
     else:
         rows(given.out, name)
 

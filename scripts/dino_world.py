@@ -33,6 +33,7 @@ class Task:
     seed: int
     search: tuple[int, int, int, int]  # samples, elites, iterations, horizon
     execute: int = 1  # model steps of a plan before the next
+    updates: int = 4000  # of every kind
 
     @property
     def flags(self) -> list[str]:
@@ -46,9 +47,9 @@ class Task:
 TASKS = {
     "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2, (32, 5, 2, 4)),
     "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3, (32, 5, 2, 4)),
-    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5), 5),
+    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5), 5, 2000),
 }
-CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "4000"]
+CLIPS = ["--frames", "4", "--context", "3", "--batch", "32"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
 FULL = ["--adapter.kind", "full"]
 SCRATCH = [*FULL, "--adapter.scratch"]
@@ -60,7 +61,7 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
     "random_encoder": ("random", SCRATCH, (0,)),
 }
-CURVES = {"updates": ("--train.steps", (1000, 2000)), "episodes": ("--episodes", (100, 300))}  # of `finetuned`
+CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 
 def data(out: Path, name: str) -> Path:
@@ -91,17 +92,26 @@ def train(out: Path, name: str, kind: str, seed: int) -> None:
     """A predictor of that kind, and its success on the pairs."""
     encoder, flags, _ = KINDS[kind]
     seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads-from", str(heads(out, name, encoder))]
-    given = [*CLIPS, *encoder_flags(out, name, encoder), *flags, *seeds]
+    budget = [*CLIPS, "--train.steps", str(TASKS[name].updates)]
+    given = [*budget, *encoder_flags(out, name, encoder), *flags, *seeds]
     run = trained(out / name / f"{kind}-{seed}", data(out, name), out / name / "features", given)
     successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
 
 
 def curve(out: Path, name: str, of: str, value: int) -> None:
     """The fine-tuned predictor of fewer updates, or of the actions of fewer episodes; heads are the same."""
-    seeds = ["--heads-from", str(heads(out, name, "tiny_dinov2")), *CLIPS, *FULL]
-    flags = [*seeds, CURVES[of][0], str(value)]
+    updates = ["--train.steps", str(value if of == "updates" else TASKS[name].updates)]
+    episodes = ["--episodes", str(value)] if of == "episodes" else []
+    flags = [*CLIPS, *FULL, *updates, *episodes, "--heads-from", str(heads(out, name, "tiny_dinov2"))]
     run = trained(out / name / f"finetuned-{of}-{value}", data(out, name), out / name / "features", flags)
     successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
+
+
+def points(task: Task) -> list[tuple[str, int]]:
+    """The points of its curves."""
+    return [
+        (of, value) for of, values in CURVES.items() for value in values if (of, value) != ("updates", task.updates)
+    ]
 
 
 def rows(out: Path, name: str) -> None:
@@ -112,12 +122,11 @@ def rows(out: Path, name: str) -> None:
         if all(finished(folder, task.protocol) for folder in folders):
             won = np.stack([successes(run, task.env, task.protocol, PAIRS, TASKS[name].flags) for run in folders])
             tell(name, kind, won, seeds)
-    for of, (_, values) in CURVES.items():
-        for value in values:
-            run = out / name / f"finetuned-{of}-{value}"
-            if finished(run, task.protocol):
-                won = successes(run, task.env, task.protocol, PAIRS, task.flags)
-                tell(name, f"finetuned.{of}_{value}", won[None], (0,))
+    for of, value in points(task):
+        run = out / name / f"finetuned-{of}-{value}"
+        if finished(run, task.protocol):
+            won = successes(run, task.env, task.protocol, PAIRS, task.flags)
+            tell(name, f"finetuned.{of}_{value}", won[None], (0,))
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
     planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
@@ -147,8 +156,7 @@ def listed(stage: str) -> list[str]:
             for name in TASKS
         ]
     if stage == "curve":
-        points = [(of, value) for of, (_, values) in CURVES.items() for value in values]
-        return [f"curve:{name}:{of}:{value}" for name in TASKS for of, value in points]
+        return [f"curve:{name}:{of}:{value}" for name, task in TASKS.items() for of, value in points(task)]
     return [f"{stage}:{name}" for name in TASKS]
 
 

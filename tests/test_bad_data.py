@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.foreign_sets import film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
-from tests.lerobot_sets import LENGTHS, write_set
+from tests.lerobot_sets import ACTION, LENGTHS, write_set
 from worldsim import cli
 from worldsim.data import layout, open_dataset
-from worldsim.data.episodes import FRONT, DataError
+from worldsim.data.episodes import FRONT, DataError, Schema
 from worldsim.data.limits import allocate, check_template, inside, read_json
 from worldsim.data.opening import find_damage, look
 
@@ -245,3 +245,37 @@ def test_workers_find_what_one_process_finds(movies: Path) -> None:
     (movies / "take2.mp4").write_bytes(content)
     dataset = look(movies)
     assert find_damage(dataset, 2) == find_damage(dataset) and [d.episode for d in find_damage(dataset)] == [1]
+
+
+def stateless_films(path: Path) -> Path:
+    write_movies(path)
+    for name in ("take1", "take2", "take10"):
+        rewrite(path, lambda table: table.drop_columns(["state_x"]), name)
+    return path
+
+
+def stateless_hdf5(path: Path) -> Path:
+    with h5py.File(write_stable_worldmodel(path.with_suffix(".h5")), "r+") as out:
+        del out["proprio"]
+    return path.with_suffix(".h5")
+
+
+def stateless_minari(path: Path) -> Path:
+    file = write_minari(path) / "data/metadata.json"
+    about = json.loads(file.read_text())
+    space = json.loads(about["observation_space"])
+    del space["subspaces"]["place"]
+    file.write_text(json.dumps(about | {"observation_space": json.dumps(space)}))
+    return path
+
+
+def stateless_lerobot(path: Path) -> Path:
+    write_set(path, Schema(10, ACTION, (24, 32, 3), reward=True))
+    return path
+
+
+@pytest.mark.parametrize("write", [stateless_films, stateless_hdf5, stateless_minari, stateless_lerobot])
+def test_whole_episodes_without_state_are_whole(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    dataset = look(write(tmp_path / "set"))
+    assert dataset.schema.state is None and find_damage(dataset) == ()
+    assert len(open_dataset(dataset.path, skip_damaged=True)) == len(dataset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from worldsim.data import layout, minari, movies, stable_worldmodel
@@ -95,7 +94,7 @@ def find_damage(dataset: Episodes, workers: int = 0) -> tuple[Damage, ...]:
     whole = [index for index in range(len(dataset)) if index not in known]
     for index in whole:
         try:
-            check_episode(dataset.episode(index, video=False), replace(dataset.schema, image=None, cameras=()))
+            check_episode(dataset.episode(index, video=False), dataset.schema, video=False)
         except DataError as error:
             known[index] = str(error)
     if dataset.schema.image is not None:

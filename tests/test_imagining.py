@@ -62,3 +62,12 @@ def test_a_goal_of_another_size_is_refused(run: Path) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[1, 32, 32, 3\].*\(64, 64, 3\)"):
         goal_of(model, np.zeros((32, 32, 3), np.uint8))
     assert goal_of(model, np.zeros((4, 64, 64, 3), np.uint8)).goal.shape[0] == 4
+
+
+def test_starts_are_of_a_data_set_that_was_opened_with_settings_of_its_own(run: Path) -> None:
+    model, data = worldsim.load(run), run.parent / "data"
+    due = real_starts(model, data, 4, seed=2).obs.video
+    opened = real_starts(model, open_dataset(data, skip_damaged=True), 4, seed=2).obs.video
+    assert due is not None and opened is not None and torch.equal(due, opened)
+    with pytest.raises(ValueError, match=r"\(1, 3, 16, 16\).*trained on \(1, 3, 64, 64\)"):
+        make_env(model, open_dataset(data, size=(16, 16)))

@@ -27,6 +27,7 @@ from worldsim.protocols import ActionSpec
 log = logging.getLogger(__name__)
 
 METADATA, DATA = "metadata.json", "main_data.hdf5"
+NAMED = "minari:"  # before the name of a set that lies where Minari keeps it
 RATE = 10  # frames a second, which these sets do not tell
 SMALLEST = 32  # pixels: Minari stores smaller images as they are, others as JPEG
 
@@ -83,9 +84,9 @@ class Pictures:
 def find_folder(path: Path | str) -> Path | None:
     """The folder with the two files: `path`, its folder `data`, or for `minari:ID` where Minari keeps that set."""
     text = str(path)
-    if text.startswith("minari:"):
+    if text.startswith(NAMED):
         root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
-        folder = root / inside(text.removeprefix("minari:"), "the name of the Minari data set")
+        folder = root / inside(text.removeprefix(NAMED), "the name of the Minari data set")
         if not (folder / "data" / METADATA).is_file():
             raise FileNotFoundError(
                 f"there is no Minari data set {text.removeprefix('minari:')!r} in {root}; pip install "

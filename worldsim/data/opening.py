@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from worldsim.data import layout, minari, movies, stable_worldmodel
@@ -21,6 +22,20 @@ FORMATS = (
 )
 NAMED = 10  # damaged episodes that a message names
 PIECE = 256  # frames looked at at a time
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is read, the same in every job on a run: the arguments of `open_dataset` but the place."""
+
+    camera: Choice = None
+    size: tuple[int, int] | None = None
+    fps: int | None = None
+    skip_damaged: bool = False
+
+    def open(self, path: Path | str) -> Episodes:
+        """`open_dataset` of that place, which tells what is raised."""
+        return open_dataset(path, self.camera, self.size, self.fps, self.skip_damaged)
 
 
 def open_dataset(
@@ -49,7 +64,7 @@ def open_dataset(
     if not skip_damaged:
         raise DataError(
             f"{len(damage)} of {len(dataset)} episodes of {path} are damaged: {named}{more}. `worldsim data validate "
-            f"{path}` names every one; --skip-damaged goes on with the rest"
+            f"{path}` names every one; --skip-damaged (in Python skip_damaged=True) goes on with the rest"
         )
     log.warning("skipping %d of %d episodes of %s: %s%s", len(damage), len(dataset), path, named, more)
     bad = {found.episode for found in damage}
@@ -70,7 +85,7 @@ def look(
     if fps is not None and fps < 1:
         raise ValueError(f"fps is {fps}; at least 1 frame a second is due")
     place = Path(path)
-    if str(path).startswith("minari:"):
+    if str(path).startswith(minari.NAMED):
         return minari.open_minari(place, camera, size, fps)
     if (place / layout.INFO).is_file():
         return EpisodeDataset(place, camera, size, strict=False)

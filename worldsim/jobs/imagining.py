@@ -17,6 +17,7 @@ from worldsim.data.cache import to_video
 from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
+from worldsim.data.reader import Episodes
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
 from worldsim.jobs import held_out
 from worldsim.objectives import GoalObjective
@@ -25,7 +26,7 @@ from worldsim.protocols import Objective, Obs, WorldModel
 
 def make_env(
     model: WorldModel[Any],
-    data: str | Path,
+    data: str | Path | Episodes,
     reward: Objective | None = None,
     config: Config | None = None,
     starts: int = 64,
@@ -35,6 +36,8 @@ def make_env(
 ) -> WorldModelEnv:
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
+    data: its place, or what `open_dataset` gave, which can scale frames, tell a rate and leave out what is damaged.
+
     Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """
     return WorldModelEnv(model, real_starts(model, data, starts, seed, camera), reward, config, render_mode)
@@ -42,7 +45,7 @@ def make_env(
 
 def make_vector_env(
     model: WorldModel[Any],
-    data: str | Path,
+    data: str | Path | Episodes,
     num_envs: int,
     reward: Objective | None = None,
     config: Config | None = None,
@@ -58,17 +61,17 @@ def make_vector_env(
 
 
 def real_starts(
-    model: WorldModel[Any], data: str | Path, count: int = 64, seed: int = 0, camera: Choice = None
+    model: WorldModel[Any], data: str | Path | Episodes, count: int = 64, seed: int = 0, camera: Choice = None
 ) -> Starts:
     """`count` places in the episodes of a data set, with up to K frames before each; none is the end of an episode.
 
     There are fewer frames where half of the episodes are too short for K, and fewer places where all are taken. All are
     encoded in one call and kept while the environment lives, so their number is a matter of memory. camera: as the
-    fine-tuning chose; None: all that there are.
+    fine-tuning chose; None: all that there are, or those that the opened data set has.
     """
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
-    dataset, spec = open_dataset(Path(data), camera), model.spec
+    dataset, spec = open_dataset(data, camera) if isinstance(data, str | Path) else data, model.spec
     held_out.check_data(spec, dataset)
     told = held_out.told_columns(model, dataset)
     half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])

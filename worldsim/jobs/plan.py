@@ -18,7 +18,6 @@ from torch import Tensor
 
 from worldsim import envs, registry
 from worldsim.config import component
-from worldsim.data import open_dataset
 from worldsim.jobs import devices, pages, plan_images, runs, saved
 from worldsim.jobs.acting import Spent, baselines, carry_out, policy, seconds_alone
 from worldsim.jobs.measures import wilson
@@ -202,9 +201,11 @@ def _trained_in(loaded: saved.Loaded) -> str:
     """The environment that the episodes of the training were collected in; ValueError if it is none of ours."""
     remedy = f"say with --env in which to plan; there are {', '.join(envs.ids())}"
     try:
-        env = open_dataset(loaded.config.data, loaded.config.seen).source.env
+        env = loaded.config.reading.open(loaded.config.data).source.env
     except (OSError, ValueError) as error:
-        raise ValueError(f"the episodes that {loaded.folder} was trained on cannot be opened: {remedy}") from error
+        raise ValueError(
+            f"the episodes that {loaded.folder} was trained on cannot be opened ({error}): {remedy}"
+        ) from error
     if env not in envs.ids():
         raise ValueError(f"{loaded.folder} was trained on episodes of {env or 'an unknown environment'}: {remedy}")
     return env

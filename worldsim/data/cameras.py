@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,11 @@ class Cameras:
         self.path, self.source, self.lengths = first.path, first.source, first.lengths
         self.schema = replace(first.schema, cameras=names)
         self.damage = _joined(parts)
-        self.fingerprint = hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As `Episodes.fingerprint`, of each camera in turn."""
+        return hashlib.sha256(" ".join(part.fingerprint for part in self._parts).encode()).hexdigest()
 
     def __len__(self) -> int:
         """The number of episodes."""

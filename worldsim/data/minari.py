@@ -10,18 +10,20 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.data.digests import file_digest
 from worldsim.data.episodes import DataError, Schema, Source
 from worldsim.data.gather import gather
 from worldsim.data.hdf5 import Hdf5, numbers, views
 from worldsim.data.images import decode, resize
 from worldsim.data.limits import REMEDY, inside, read_json
-from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, common_actions, file_digest, pick_camera
+from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, common_actions, ends, pick_camera
 from worldsim.protocols import ActionSpec
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,9 @@ def open_minari(
     encoded = bool(about.get("jpeg_encoding", True))
     frames = Pictures(file, shown, tuple(leaf.is_jpeg(encoded) for leaf in shown), target) if shown else None
     damaged = str([part.episode for part in found.damage])
-    digest = file_digest([folder / DATA, folder / METADATA], *chosen, str(target), str(fps), damaged)
+    digest = partial(
+        file_digest, folder, (folder / DATA, folder / METADATA), *chosen, str(target), str(fps), damaged
+    )
     source = Source(str(about.get("dataset_id", "")), str(about.get("algorithm_name", "")))
     return Gathered(path, schema, found.rows, frames, digest, found.damage, source)
 
@@ -201,12 +205,14 @@ def _rows(
     if len(set(counts.values())) > 1:
         raise DataError(f"its observations differ in length: {counts}; the set is half written, record it again")
     common_actions(frames, len(actions))
-    reward = file.read(f"{group}/rewards").astype(np.float32)
-    done = file.read(f"{group}/terminations").astype(bool)
+    reward = numbers(file.read(f"{group}/rewards"), "rewards")
+    done = ends(file.read(f"{group}/terminations"), "terminations")
+    if reward.shape[1] != 1:
+        raise DataError(f"it has {reward.shape[1]} rewards a transition; one is due")
     if min(len(reward), len(done)) < frames - 1:
         raise DataError(f"it has {len(reward)} rewards and {len(done)} terminations for {frames - 1} transitions")
     state = np.concatenate(states, axis=1) if states else None
-    return Rows(np.arange(frames) / fps, actions[: frames - 1], state, reward[: frames - 1], done[: frames - 1])
+    return Rows(np.arange(frames) / fps, actions[: frames - 1], state, reward[: frames - 1, 0], done[: frames - 1])
 
 
 def _actions(values: NDArray[Any], space: dict[str, Any]) -> NDArray[np.float32]:

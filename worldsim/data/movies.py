@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.data import codec
+from worldsim.data.digests import file_digest
 from worldsim.data.episodes import FRONT, DataError, Schema
 from worldsim.data.gather import gather, usual
 from worldsim.data.images import resize
 from worldsim.data.movie_tables import rows_of, tables_of
-from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, file_digest, pick_camera
+from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, pick_camera
 
 RATE = 0.002  # how far, as a part, the rate of a film may be off a whole number: 29.97 is 30
 
@@ -116,7 +118,8 @@ def open_movies(path: Path, camera: str | None = None, size: tuple[int, int] | N
         found.sound[0].reward is not None,
     )
     files = [*(file for film in sound for file in film.files), *tables.files]
-    digest = file_digest(files, *folders, str(shown), str([part.episode for part in found.damage]))
+    damaged = str([part.episode for part in found.damage])
+    digest = partial(file_digest, path, files, *folders, str(shown), damaged)
     return Gathered(path, schema, found.rows, Decoder(tuple(films), shown), digest, found.damage)
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from worldsim.data import codec, images, layout
 from worldsim.data.columns import Columns, data_files, read_columns
+from worldsim.data.digests import checksum, file_digest
 from worldsim.data.episodes import DataError, Episode, Schema, Source, check_finite
 from worldsim.data.limits import REMEDY, read_json
 from worldsim.data.placement import Wrong, check_videos, place
-from worldsim.data.reader import Damage, check_increasing, pick_camera
+from worldsim.data.reader import Damage, check_increasing, ends, pick_camera
 from worldsim.data.tables import image_size, read_info
 from worldsim.protocols import ActionSpec
 
@@ -80,25 +81,20 @@ class EpisodeDataset:
         rows = Columns({}, self._columns.episodes[:0], self._columns.files, self._columns.offsets, self._columns.order)
         return self.__dict__ | {"_columns": rows}
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of what is read of the data set: of its checksums, or of the size and the ends of another's files."""
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """A hash of what is read of the data set: its checksums, and what files hold of which it has none."""
         digest = hashlib.sha256((self.path / layout.INFO).read_bytes())
         digest.update(self._chosen.encode())
         if self._checksums:
             digest.update(json.dumps(self._checksums, sort_keys=True).encode())
-            return digest.hexdigest()
-        for folder in ("data", "videos", "meta/episodes"):
-            for file in sorted(f for f in (self.path / folder).rglob("*") if f.is_file()):
-                digest.update(f"{file.relative_to(self.path).as_posix()}:{file.stat().st_size}".encode())
-                with file.open("rb") as handle:
-                    digest.update(handle.read(2**16))
-                    handle.seek(max(0, file.stat().st_size - 2**16))
-                    digest.update(handle.read())
+        known = {name for name in self._checksums if not name.startswith("meta/")}  # those are compared when read
+        folders = ["data", "videos"]
+        if len(known) < len(self._checksums) or not known:  # sets of ours from before stay what they were
+            folders.append("meta/episodes")
+        files = sorted(file for folder in folders for file in (self.path / folder).rglob("*") if file.is_file())
+        if others := [file for file in files if file.relative_to(self.path).as_posix() not in known]:
+            digest.update(file_digest(self.path, others).encode())
         return digest.hexdigest()
 
     def episode(self, index: int, video: bool = True) -> Episode:
@@ -111,7 +107,7 @@ class EpisodeDataset:
             action=self._take(layout.ACTION, index)[:-1],
             time=self.time(index),
             reward=self._take(layout.REWARD, index)[:-1] if self.schema.reward else None,
-            done=self._take(layout.DONE, index)[:-1] if self.schema.reward else None,
+            done=ends(self._take(layout.DONE, index)[:-1], layout.DONE) if self.schema.reward else None,
             task=tasks[0] if tasks else "",
         )
 
@@ -215,6 +211,8 @@ class EpisodeDataset:
                 for name in (layout.STATE, layout.ACTION, layout.REWARD):
                     if name in self._columns.values:
                         check_finite(index, name, self._take(name, index))
+                if self.schema.reward:
+                    ends(self._take(layout.DONE, index)[:-1], layout.DONE)
                 self._check_time(index)
             except DataError as error:
                 wrong[index] = str(error)
@@ -244,7 +242,7 @@ class EpisodeDataset:
         if file in self._checked:
             return
         expected = self._checksums.get(file.relative_to(self.path).as_posix())
-        if expected is not None and layout.checksum(file) != expected:
+        if expected is not None and checksum(file) != expected:
             raise DataError(f"{file} is damaged ({why}): its checksum is not the one of {layout.OURS}; {REMEDY}")
         self._checked.add(file)
 

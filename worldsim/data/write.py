@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldsim.data import codec, layout, stats
+from worldsim.data.digests import checksum
 from worldsim.data.episodes import Episode, Schema, Source, check_episode
 from worldsim.data.space import check_space, full_disk_explained
 from worldsim.files import atomic_write_json, check_folder
@@ -154,7 +155,7 @@ class Writer:
         for video in self._videos.values():
             video.close()
         paths = [self._file_path(layout.DATA_PATH), *(self._file_path(layout.VIDEO_PATH, c) for c in self._videos)]
-        self._checksums |= {path.relative_to(self._partial).as_posix(): layout.checksum(path) for path in paths}
+        self._checksums |= {path.relative_to(self._partial).as_posix(): checksum(path) for path in paths}
         self._parquet, self._videos = None, {}
         self._file, self._in_file = self._file + 1, 0
 
@@ -165,6 +166,7 @@ class Writer:
         episodes = self._partial / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
         episodes.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._meta), episodes)
+        self._checksums[episodes.relative_to(self._partial).as_posix()] = checksum(episodes)
         pq.write_table(layout.tasks_table(list(self._tasks)), self._partial / layout.TASKS)
         merged = {name: stats.merge([part[name] for part in self._stats]).as_lists() for name in self._stats[0]}
         atomic_write_json(self._partial / layout.STATS, merged)

@@ -39,12 +39,6 @@ class Config:
     data: tyro.conf.Positional[Path]
     """A data set of any format that is read; each of its cameras is a video of its own."""
     out: Path = Path("runs/pretrain")
-    size: tuple[int, int] | None = None
-    """Scale frames to height and width; needed for cameras of different sizes."""
-    fps: int | None = None
-    """Frames a second of a format that does not tell them (HDF5, Minari)."""
-    skip_damaged: bool = False
-    """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Architecture = field(default_factory=dino_world.Architecture)
     """Its width and grid follow the encoder's."""
@@ -59,6 +53,12 @@ class Config:
     features: Annotated[Path | None, tyro.conf.arg(help="Where features are kept; None: in the run folder.")] = None
     dtype: Precision = "auto"
     """In which the frozen encoder computes features."""
+    size: tuple[int, int] | None = None
+    """Scale frames to height and width; needed for cameras of different sizes."""
+    fps: int | None = None
+    """Frames a second of a format that does not tell them (HDF5, Minari)."""
+    skip_damaged: bool = False
+    """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     seed: int = 0
     resume: bool = False
     overwrite: bool = False

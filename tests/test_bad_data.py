@@ -41,6 +41,19 @@ def put(table: pa.Table, name: str, values: object) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
+def outcomes(folder: Path, done: list[object]) -> None:
+    """Rewards and ends in all tables, these ends in take2."""
+    for name in ("take1", "take2", "take10"):
+        values = done if name == "take2" else None
+        rewrite(
+            folder,
+            lambda t, v=values: t.append_column("reward", pa.array(np.zeros(len(t)))).append_column(
+                "done", pa.array(v or [0] * len(t))
+            ),
+            name,
+        )
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "too many actions": (
         lambda f: rewrite(
@@ -77,6 +90,19 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another size": (
         lambda f: write_film(f / "take2.mp4", film(4, 1, (16, 16))),
         "16 x 16 where 24 x 32 .*--size 24 32",
+    ),
+    "an end that is not told": (
+        lambda f: outcomes(f, done=[0.0, None, 0.0, None]),
+        "'done', row 1, is nan: 0 or 1 is due",
+    ),
+    "an end of another number": (lambda f: outcomes(f, done=[0, 7, 0, 0]), "'done', row 1, is 7: 0 or 1 is due"),
+    "rewards without ends": (
+        lambda f: rewrite(f, lambda t: t.append_column("reward", pa.array([0.0] * 4))),
+        "a column 'reward' and none 'done': add it .*or leave 'reward' out",
+    ),
+    "frames between frames": (
+        lambda f: rewrite(f, lambda t: t.append_column("frame", pa.array([0.5, 1.5, 2.5, 3.5]))),
+        "frame number of row 0 is 0.5; whole numbers are due",
     ),
     "another rate": (lambda f: write_film(f / "take2.mp4", film(4, 1), 25), "25 frames a second where 10 .*ffmpeg"),
     "a film cut off": (
@@ -279,3 +305,39 @@ def test_whole_episodes_without_state_are_whole(tmp_path: Path, write: Callable[
     dataset = look(write(tmp_path / "set"))
     assert dataset.schema.state is None and find_damage(dataset) == ()
     assert len(open_dataset(dataset.path, skip_damaged=True)) == len(dataset)
+
+
+def test_an_end_is_0_or_1_in_every_format(tmp_path: Path) -> None:
+    with h5py.File(write_stable_worldmodel(tmp_path / "set.h5"), "r+") as out:
+        del out["terminated"]
+        out["terminated"] = np.where(np.arange(15) == 7, np.nan, 0.0)
+    with h5py.File(write_minari(tmp_path / "minari") / "data/main_data.hdf5", "r+") as out:
+        del out["episode_1/terminations"]
+        out["episode_1/terminations"] = np.array([0, 0, 2])
+    write_set(tmp_path / "lerobot")
+    file = tmp_path / "lerobot" / TABLE
+    table, end = pq.read_table(file), LENGTHS[0] + 1
+    done = [None if row == end else value for row, value in enumerate(table[layout.DONE].to_pylist())]
+    pq.write_table(put(table, layout.DONE, done), file)
+    (tmp_path / "lerobot" / layout.OURS).unlink()
+    for name, what in (("set.h5", "terminated, row 0, is nan"), ("minari", "is 2"), ("lerobot", "row 1, is nan")):
+        with pytest.raises(DataError, match=f"1 of . episodes .*episode 1: .*{what}: 0 or 1 is due"):
+            open_dataset(tmp_path / name, fps=10)
+
+
+def test_ends_and_an_empty_task_are_read(movies: Path) -> None:
+    outcomes(movies, [0, 0, 1, None])
+    rewrite(movies, lambda t: put(t, "task", pa.nulls(4, pa.string())))
+    episode = open_dataset(movies).episode(1)
+    assert episode.done is not None and episode.done.tolist() == [False, False, True] and episode.task == ""
+
+
+def test_films_that_are_numbered_with_zeros_share_a_table(tmp_path: Path) -> None:
+    lines = ["episode,action,task"]
+    for name, length in (("000", 4), ("001", 5)):
+        write_film(tmp_path / f"{name}.mp4", film(length, 0))
+        lines += [f"{name},{t / 10 + int(name)},007" for t in range(length)]
+    (tmp_path / "all.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))  # rows of films are mixed, in any order
+    dataset = open_dataset(tmp_path)
+    assert dataset.lengths.tolist() == [4, 5] and dataset.episode(1).task == "007"
+    np.testing.assert_allclose(dataset.episode(1).action[:, 0], [1.4, 1.3, 1.2, 1.1], atol=1e-6)

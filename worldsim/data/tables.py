@@ -77,7 +77,7 @@ def to_numpy(column: pa.ChunkedArray, what: str = "a column") -> NDArray[Any]:
         if len(array) == 0 or len(values) % len(array) or not _even(array, len(values) // len(array)):
             raise DataError(f"{what} has lists of different lengths; {REMEDY}")
         values = values.reshape(len(array), -1)
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+    return values.astype(np.float32) if values.dtype in (np.float64, np.object_) else values  # objects: booleans, None
 
 
 def _even(array: pa.Array, size: int) -> bool:

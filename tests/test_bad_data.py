@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.foreign_sets import film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
 from tests.lerobot_sets import ACTION, LENGTHS, write_set
@@ -341,3 +344,50 @@ def test_films_that_are_numbered_with_zeros_share_a_table(tmp_path: Path) -> Non
     dataset = open_dataset(tmp_path)
     assert dataset.lengths.tolist() == [4, 5] and dataset.episode(1).task == "007"
     np.testing.assert_allclose(dataset.episode(1).action[:, 0], [1.4, 1.3, 1.2, 1.1], atol=1e-6)
+
+
+def minari_header(path: Path, **changes: object) -> Path:
+    file = write_minari(path) / "data/metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return path
+
+
+BOX = {"type": "Box", "dtype": "uint8", "shape": [10**6, 10**6, 3], "low": 0, "high": 255}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"action_space": {"type": "Discrete", "n": 10**6}}, "action_space.n is 1000000, 1 to 4096 classes is due"),
+        ({"action_space": {"type": "Discrete"}}, "action_space.n is None, 1 to 4096"),
+        ({"action_space": {"type": "MultiDiscrete", "nvec": [3, 3]}}, "are a MultiDiscrete; only Box and Discrete"),
+        ({"action_space": {"type": "Box", "shape": [1], "low": ["x"]}}, r"action_space.low is \['x'\], numbers"),
+        ({"observation_space": {"type": "Dict"}}, "observation_space.subspaces is None"),
+        ({"observation_space": {"type": "Tuple", "subspaces": [3]}}, "observation_space.0 is 3, a space"),
+        ({"observation_space": BOX}, "observation_space.shape is .*at most 268435456 entries"),
+        ({"observation_space": "[" * 10**5}, "damaged observation_space"),
+        ({"total_episodes": 3 * 10**6}, "says total_episodes 3000000, and main_data.hdf5 has 3, up to episode_2"),
+        ({"total_episodes": True}, "says total_episodes True; it is half written"),
+    ],
+)
+def test_a_minari_header_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        look(minari_header(tmp_path / "set", **changes), fps=5)
+
+
+def test_episodes_that_a_minari_header_does_not_count_or_that_are_gone_are_damaged(tmp_path: Path) -> None:
+    found = look(minari_header(tmp_path / "few", total_episodes=2), fps=5).damage
+    assert [part.episode for part in found] == [2] and "counts 2 episodes and not this one" in found[0].what
+    found = look(minari_header(tmp_path / "many", total_episodes=5), fps=5).damage
+    assert [part.episode for part in found] == [3, 4] and "no array episode_3/actions" in found[0].what
+
+
+def test_a_jpeg_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = write_minari(tmp_path / "set", jpeg=True)
+    with h5py.File(path / "data/main_data.hdf5", "r+") as out:
+        other = io.BytesIO()
+        Image.fromarray(np.zeros((480, 400, 3), np.uint8)).save(other, "JPEG")
+        cast(h5py.Dataset, out["episode_1/observations/rgb"])[2] = np.frombuffer(other.getvalue(), np.uint8)
+    damage = find_damage(look(path, fps=5))
+    assert [part.episode for part in damage] == [1]
+    assert "an image is 480 x 400, the data set says 48 x 40" in damage[0].what

@@ -127,14 +127,14 @@ def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows,
 
 
 def _outcomes(table: pa.Table, frames: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
-    """Rewards and ends [frames - 1] of the transitions, or None for both. Raises DataError for one without the other."""
+    """Rewards and ends [frames - 1] of the transitions, or None for both. Raises DataError for one alone."""
     reward, done = _number(table, "reward"), _number(table, "done")
     if reward is None and done is None:
         return None, None
     if reward is None or done is None:
         has, lacks = ("reward", "done") if done is None else ("done", "reward")
         raise DataError(
-            f"its table has a column {has!r} and none {lacks!r}: add it (0 in every row where there is nothing to tell), "
+            f"its table has a column {has!r} and none {lacks!r}: add it (0 in every row if there is nothing to tell), "
             f"or leave {has!r} out"
         )
     return reward[: frames - 1].astype(np.float32), ends(done[: frames - 1], "its column 'done'")

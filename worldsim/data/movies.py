@@ -146,6 +146,12 @@ def _film(name: str, folders: tuple[Path, ...]) -> Film:
             probes.append(codec.probe(file, scan=True))
         except DataError as error:
             raise DataError(f"{file} is damaged: {error}; restore it from a copy or record it again") from error
+    if slow := [file for file, probe in zip(files, probes, strict=True) if probe.fps < 1 - RATE]:
+        rate = probes[files.index(slow[0])].fps
+        raise DataError(
+            f"{slow[0]} has {rate:.6g} frames a second, 1 or more are due: write it anew with "
+            f"ffmpeg -i {slow[0].name} -r 1 new.mp4, and its rows too"
+        )
     if len({probe.frames for probe in probes}) > 1:
         counts = {file.parent.name: probe.frames for file, probe in zip(files, probes, strict=True)}
         raise DataError(f"its cameras have different numbers of frames: {counts}; cut them to the same moments")

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.data import codec, images, layout
+from worldsim.data import codec, headers, images, layout
 from worldsim.data.columns import Columns, data_files, read_columns
 from worldsim.data.digests import checksum, file_digest
-from worldsim.data.episodes import DataError, Episode, Schema, Source, check_finite
+from worldsim.data.episodes import DataError, Episode, Schema, check_finite
 from worldsim.data.limits import REMEDY, read_json
 from worldsim.data.placement import Wrong, check_videos, place
 from worldsim.data.reader import Damage, check_increasing, ends, pick_camera
-from worldsim.data.tables import image_size, read_info
+from worldsim.data.tables import read_info
 from worldsim.protocols import ActionSpec
 
 TOLERANCE = 1e-4  # seconds that a stored float32 time may be off the frame clock: LeRobot's
@@ -49,13 +49,13 @@ class EpisodeDataset:
         info = read_info(path)
         ours_path = path / layout.OURS
         self._ours: dict[str, Any] = read_json(ours_path) if ours_path.is_file() else {}
-        self._checksums: dict[str, str] = self._ours.get("sha256", {})
+        self._checksums = headers.checksums(self._ours, ours_path)
         self._checked: set[Path] = set()
-        self.source = Source(**self._ours.get("source", {}))
+        self.source = headers.source(self._ours, ours_path)
         kinds = {name: feature["dtype"] for name, feature in info["features"].items()}
         stored = tuple(name for name, kind in kinds.items() if kind in ("video", "image"))
         cameras = pick_camera(stored, camera, path)
-        sizes = {name: image_size(info["features"][name]) for name in cameras}
+        sizes = {name: headers.image_size(name, info["features"][name], path / layout.INFO) for name in cameras}
         self._chosen = f"{cameras if len(cameras) < len(stored) else ''}{size or ''}"
         self._stored_sizes, image = sizes, self._image(sizes, size)
         self._placements, wrong = place(path, info, cameras)
@@ -188,11 +188,9 @@ class EpisodeDataset:
             stored, size = features[layout.STATE].get("names"), self._columns.values[layout.STATE].shape[1]
             whole = isinstance(stored, list) and len(stored) == size
             names = tuple(str(name) for name in stored) if whole else tuple(f"state_{i}" for i in range(size))
-        if "action" in self._ours:
-            spec = self._ours["action"]
-            action = ActionSpec(tuple(spec["low"]), tuple(spec["high"]), spec["discrete"])
-        else:
-            actions = self._columns.values[layout.ACTION]
+        actions = self._columns.values[layout.ACTION]
+        action = headers.action_spec(self._ours, actions.shape[1], self.path / layout.OURS)
+        if action is None:
             finite = np.where(np.isfinite(actions), actions, np.nan)
             action = ActionSpec(tuple(np.nanmin(finite, 0).tolist()), tuple(np.nanmax(finite, 0).tolist()))
         reward = layout.REWARD in features and layout.DONE in features
@@ -231,7 +229,7 @@ class EpisodeDataset:
     def _check_described(self, info: dict[str, Any]) -> Wrong:
         """Episodes that have rows or are counted, but that `meta/episodes` does not describe: half a recording."""
         told = info.get("total_episodes")
-        counted = min(told, len(self) + 10**6) if isinstance(told, int) else 0
+        counted = min(told, len(self) + 10**4) if isinstance(told, int) else 0
         found = np.unique(self._columns.episodes)
         missing = {*range(len(self), counted), *found[(found < 0) | (found >= len(self))].tolist()}
         what = "it is not described in meta/episodes: the set is half written; finish its recording, or leave it out"

@@ -110,9 +110,7 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     columns, probe = position_probe(loaded, dataset, config.position)
     told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config
-    found = held_out.unseen(
-        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading
-    )
+    found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
     notes = (*found.notes, *([leak] if leak else []))
     for note in notes:

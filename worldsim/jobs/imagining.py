@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from torch import nn
 
 from worldsim import keys
 from worldsim.data import open_dataset
@@ -81,9 +82,11 @@ def real_starts(
     rows = np.random.default_rng(seed).permutation(reader.count)[:count]
     clips = reader.take(np.sort(rows))
     assert clips.video is not None
-    video = clips.video[:, :frames].float() / 127.5 - 1
-    state = None if clips.state is None or told is None else clips.state[:, :frames, told]
-    return Starts(Obs(video, state, clips.time[:, :frames]), clips.action[:, : frames - 1])
+    device = device_of(model)
+    video = to_video(clips.video[:, :frames].movedim(-3, -1).to(device))
+    state = None if clips.state is None or told is None else clips.state[:, :frames, told].to(device)
+    obs = Obs(video, state, clips.time[:, :frames].to(device))
+    return Starts(obs, clips.action[:, : frames - 1].to(device))
 
 
 def goal_of(
@@ -104,10 +107,17 @@ def goal_of(
             f"= {image}: give uint8 pictures [Y, V * X, C] = {due}"
         )
     shown = rearrange(torch.from_numpy(pictures), "m y (v x) c -> m 1 v y x c", v=image[0])
-    video = to_video(shown)
+    device = device_of(model)
     count, n = len(pictures), model.spec.actions_per_step
-    told = None if state is None else torch.from_numpy(np.atleast_2d(state).astype(np.float32))[:, None]
-    obs = Obs(video, told, torch.zeros(count, 1))
+    told = None if state is None else torch.from_numpy(np.atleast_2d(state).astype(np.float32))[:, None].to(device)
+    obs = Obs(to_video(shown.to(device)), told, torch.zeros(count, 1, device=device))
+    none = torch.zeros(count, 0, n, model.spec.action.size, device=device)
     with torch.no_grad():
-        state = model.encode(obs, torch.zeros(count, 0, n, model.spec.action.size), keys.rows(0, count))
+        state = model.encode(obs, none, keys.rows(0, count, device))
     return GoalObjective(model.latent(state), model.distance)
+
+
+def device_of(model: WorldModel[Any]) -> torch.device:
+    """Where the weights of a world model are; the CPU for one that has none, as a simulator."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -45,6 +45,9 @@ class Config:
     Several cameras stand side by side in one picture."""
     goal: Path | None = None
     """The picture of the goal of that plan."""
+    taken: tuple[float, ...] = ()
+    """What was done between the pictures of --obs, in a row: all numbers of every action, of discrete ones the class.
+    Needed for several pictures where the world model reads past actions, as those with adapter dino_wm do."""
     env: str | None = None
     """None: the one that the episodes of the training were collected in."""
     protocol: str = "near"
@@ -79,6 +82,8 @@ class Config:
         """Raises ValueError for a number that no run can have."""
         if bool(self.obs) != (self.goal is not None):
             raise ValueError("a plan from pictures needs both: --obs NOW.png --goal GOAL.png")
+        if self.taken and not self.obs:
+            raise ValueError("--taken is what was done between the pictures of --obs, and there are none")
         for name, least in (("pairs", 1), ("batch", 1), ("films", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
@@ -114,7 +119,7 @@ def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path) -> Path:
     distance, planner = goal_distance(loaded, config.distance), registry.build(config.planner)
     cost = penalty(loaded, config.distance, config.uncertainty_penalty)
     running = plan_images.Running(device, resolve(config.dtype, config.device), config.seed, cost)
-    made = plan_images.plan_pictures(loaded.model, planner, distance, config.obs, goal, running)
+    made = plan_images.plan_pictures(loaded.model, planner, distance, config.obs, goal, running, config.taken)
     if made.distance[-1] >= made.distance[0]:
         log.warning(
             "the plan is not expected to come nearer to the goal (distance %.4g now, %.4g after it): the goal may be "

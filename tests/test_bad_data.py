@@ -168,7 +168,7 @@ def test_half_a_recording_is_named(tmp_path: Path) -> None:
         open_dataset(data)
     assert len(open_dataset(data, skip_damaged=True)) == 3
     os.rename(data, tmp_path / ".other.partial")
-    with pytest.raises(FileNotFoundError, match="a writer that was killed left"):
+    with pytest.raises(FileNotFoundError, match="a writer has begun that is at work or was killed"):
         open_dataset(tmp_path / "other")
 
 

@@ -13,6 +13,7 @@ from worldsim.data.episodes import DataError, check_episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.reader import Damage, Episodes, Kept
 from worldsim.data.workers import dataset_of_worker, process_pool
+from worldsim.data.write import aside, partials
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +143,14 @@ def watch_in_worker(index: int) -> str | None:
 
 
 def _missing(place: Path) -> str:
-    partial = place.absolute().with_name(f".{place.absolute().name}.partial")
-    if partial.exists():
+    if (old := aside(place)).is_dir():
         return (
-            f"{place} does not exist; {partial.name} beside it is what a writer that was killed left of it: write it "
-            "again, which replaces that"
+            f"{place} does not exist; {old.name} beside it is the data set that was there when a writer was killed "
+            "that replaced it: give it its name back, or write it again"
+        )
+    if begun := partials(place):
+        return (
+            f"{place} does not exist; {begun[0].name} beside it is what a writer has begun that is at work or was "
+            "killed: wait for it, or write it again, which clears that away"
         )
     return f"{place} does not exist; `worldsim collect` makes a data set, `worldsim data convert` reads {FORMATS}"

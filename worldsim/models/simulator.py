@@ -22,7 +22,9 @@ class Dynamics(Protocol):
     """An environment as pure functions of exact states [B, S], float32, whose rows are independent."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As Gymnasium knows the environment."""
+        ...
 
     @property
     def size(self) -> int:
@@ -30,13 +32,19 @@ class Dynamics(Protocol):
         ...
 
     @property
-    def state_names(self) -> tuple[str, ...]: ...
+    def state_names(self) -> tuple[str, ...]:
+        """A name for each of the S entries of a state."""
+        ...
 
     @property
-    def low(self) -> tuple[float, ...]: ...
+    def low(self) -> tuple[float, ...]:
+        """The least action, [A]."""
+        ...
 
     @property
-    def high(self) -> tuple[float, ...]: ...
+    def high(self) -> tuple[float, ...]:
+        """The greatest action, [A]."""
+        ...
 
     @property
     def seconds(self) -> float:
@@ -51,9 +59,13 @@ class Dynamics(Protocol):
         """Images [B, size, size, 3]."""
         ...
 
-    def euclidean(self, state: Array, goal: Array) -> Array: ...
+    def euclidean(self, state: Array, goal: Array) -> Array:
+        """The straight-line distance [B] from states [B, S] to goals [B, S], in the unit of the state's positions."""
+        ...
 
-    def geodesic(self, state: Array, goal: Array) -> Array: ...
+    def geodesic(self, state: Array, goal: Array) -> Array:
+        """The distance [B] of the shortest way that is open, in the same unit."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -377,7 +377,7 @@ def test_a_minari_header_that_cannot_be_is_named(tmp_path: Path, changes: dict[s
 
 def test_episodes_that_a_minari_header_does_not_count_or_that_are_gone_are_damaged(tmp_path: Path) -> None:
     found = look(minari_header(tmp_path / "few", total_episodes=2), fps=5).damage
-    assert [part.episode for part in found] == [2] and "counts 2 episodes and not this one" in found[0].what
+    assert [part.episode for part in found] == [2] and "counts 2 episodes, not this one" in found[0].what
     found = look(minari_header(tmp_path / "many", total_episodes=5), fps=5).damage
     assert [part.episode for part in found] == [3, 4] and "no array episode_3/actions" in found[0].what
 

@@ -66,9 +66,7 @@ def test_a_set_whose_replacement_was_killed_half_way_is_told_and_put_back(tmp_pa
     write_set(tmp_path / "set")
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "set")], cwd=Path(__file__).parent.parent)
     assert run.returncode == -signal.SIGKILL and not (tmp_path / "set").exists()
-    with pytest.raises(
-        FileNotFoundError, match=r"\.set\.old beside it is the data set .*give it its name"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"\.set\.old beside it is the data set .*give it its name"):
         open_dataset(tmp_path / "set")
     with pytest.raises(FileExistsError, match="exists already"):
         write.check_target(tmp_path / "set", overwrite=False)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.data.cache import Config, FeatureCache, cache_features, to_video
+from worldsim.data.cache import Config, FeatureCache, cache_features
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.episodes import FRONT, DataError, Episode, Schema
@@ -23,6 +23,7 @@ from worldsim.data.shard_files import INDEX
 from worldsim.data.shards import shard_rows
 from worldsim.data.write import Writer
 from worldsim.files import LOCK
+from worldsim.pixels import to_video
 from worldsim.protocols import ActionSpec
 
 LENGTHS = (7, 3, 6)

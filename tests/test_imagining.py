@@ -14,11 +14,11 @@ from tests.small_run import tune_small
 from tests.small_set import collect_small
 from worldsim import envs
 from worldsim.data import open_dataset
-from worldsim.data.cache import to_video
 from worldsim.envs.imagined import Config
 from worldsim.jobs.imagining import device_of, goal_of, make_env, make_vector_env, real_starts
 from worldsim.models import simulator
 from worldsim.objectives import MissingPrediction
+from worldsim.pixels import to_video
 from worldsim.protocols import Obs
 
 

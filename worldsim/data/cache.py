@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.episodes import DataError
@@ -24,6 +23,7 @@ from worldsim.data.shards import Layout, Table, shard_rows
 from worldsim.data.space import check_space, full_disk_explained
 from worldsim.data.workers import decode, default_workers, pieces_of
 from worldsim.files import locked
+from worldsim.pixels import to_video
 from worldsim.protocols import FrozenEncoder
 
 log = logging.getLogger(__name__)
@@ -172,8 +172,3 @@ def _encode(
             "normalise the encoder's output"
         )
     return values.to(torch.float16).cpu().numpy()
-
-
-def to_video(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 frames [..., Y, X, C] as video [..., C, Y, X] in [-1, 1]."""
-    return frames.movedim(-1, -3).to(dtype) / 127.5 - 1

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.data.cameras import one_size
 from worldsim.data.digests import file_digest
 from worldsim.data.episodes import DataError, Schema, Source
 from worldsim.data.gather import gather
@@ -107,11 +108,7 @@ def open_minari(
     chosen = pick_camera(tuple(pictures), camera, path)
     shown = tuple(pictures[name] for name in chosen)
     sizes = {name: leaf.size for name, leaf in zip(chosen, shown, strict=True)}
-    if size is None and len(set(sizes.values())) > 1:
-        raise DataError(
-            f"the cameras of {path} differ in size: {sizes}; scale all with --size, or choose one (--camera)"
-        )
-    target = size or next(iter(sizes.values()), (0, 0))
+    target = one_size(sizes, size, path)
     count, uncounted = _count(about, file, folder)
 
     def read(index: int) -> Rows:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.data import codec, headers, images, layout
+from worldsim.data.cameras import one_size
 from worldsim.data.columns import Columns, data_files, read_columns
 from worldsim.data.digests import checksum, file_digest
 from worldsim.data.episodes import DataError, Episode, Schema, check_finite
@@ -57,7 +58,8 @@ class EpisodeDataset:
         cameras = pick_camera(stored, camera, path)
         sizes = {name: headers.image_size(name, info["features"][name], path / layout.INFO) for name in cameras}
         self._chosen = f"{cameras if len(cameras) < len(stored) else ''}{size or ''}"
-        self._stored_sizes, image = sizes, self._image(sizes, size)
+        image = (*one_size(sizes, size, path), 3) if sizes else None
+        self._stored_sizes = sizes
         self._placements, wrong = place(path, info, cameras)
         shapes = {name: shape[:2] for name, shape in sizes.items()}
         _raise_first(wrong, strict)
@@ -153,19 +155,6 @@ class EpisodeDataset:
     def _take(self, name: str, index: int) -> NDArray[Any]:
         first, last = self._places[index]
         return self._columns.values[name][first:last]
-
-    def _image(
-        self, sizes: dict[str, tuple[int, int, int]], size: tuple[int, int] | None
-    ) -> tuple[int, int, int] | None:
-        """Y, X, C of the frames as they are given out."""
-        if not sizes:
-            return None
-        if size is None and len(set(sizes.values())) > 1:
-            raise DataError(
-                f"the cameras of {self.path} differ in size: {sizes}; scale all with --size, or choose one (--camera)"
-            )
-        height, width, channels = next(iter(sizes.values()))
-        return (*(size or (height, width)), channels)
 
     def _read_columns(self, info: dict[str, Any]) -> tuple[Columns, dict[Path, str]]:
         features = info["features"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.data.cameras import one_size
 from worldsim.data.digests import file_digest
 from worldsim.data.episodes import DataError, Schema, Source
 from worldsim.data.gather import gather
@@ -91,11 +92,7 @@ def open_stable_worldmodel(
     chosen = pick_camera(tuple(cameras), camera, path)
     columns = tuple(cameras[name] for name in chosen)
     sizes = {name: _size(file, name) for name in columns}
-    if size is None and len(set(sizes.values())) > 1:
-        raise DataError(
-            f"the cameras of {path} differ in size: {sizes}; scale all with --size, or choose one (--camera)"
-        )
-    shown = size or next(iter(sizes.values()), (0, 0))
+    shown = one_size(sizes, size, path)
     state = next((name for name in STATES if name in names and name not in images), None)
     wrong = _misplaced(lengths, offsets, {name: file.array(name).shape[0] for name in columns})
 

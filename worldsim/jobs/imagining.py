@@ -14,7 +14,6 @@ from torch import nn
 
 from worldsim import keys
 from worldsim.data import open_dataset
-from worldsim.data.cache import to_video
 from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
@@ -22,6 +21,7 @@ from worldsim.data.reader import Episodes
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
 from worldsim.jobs import held_out
 from worldsim.objectives import GoalObjective
+from worldsim.pixels import to_range, to_video
 from worldsim.protocols import Objective, Obs, WorldModel
 
 
@@ -83,7 +83,7 @@ def real_starts(
     clips = reader.take(np.sort(rows))
     assert clips.video is not None
     device = device_of(model)
-    video = to_video(clips.video[:, :frames].movedim(-3, -1).to(device))
+    video = to_range(clips.video[:, :frames].to(device))
     state = None if clips.state is None or told is None else clips.state[:, :frames, told].to(device)
     obs = Obs(video, state, clips.time[:, :frames].to(device))
     return Starts(obs, clips.action[:, : frames - 1].to(device))

@@ -18,12 +18,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from worldsim import keys
-from worldsim.data.cache import to_video
 from worldsim.envs.imagined_spaces import pictures
 from worldsim.files import replacing
 from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.objectives import CautiousObjective, GoalObjective
+from worldsim.pixels import to_video
 from worldsim.protocols import ModelSpec, Obs, Planner, WorldModel
 from worldsim.report.html import write_report
 from worldsim.report.records import Figure, Film, Item, Report, Section, Table

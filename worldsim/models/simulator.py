@@ -12,6 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.pixels import to_range
 from worldsim.protocols import ActionSpec, ModelSpec, Obs, Rollout, Step
 from worldsim.rollout import unroll
 
@@ -157,7 +158,7 @@ class Simulator:
         """The environment's own images [B, H, 1, 3, Y, X] in [-1, 1] of latents [B, H, S]."""
         images = torch.from_numpy(self.dynamics.render(_numpy(latents.flatten(0, 1))))
         video = rearrange(images, "(b h) y x c -> b h 1 c y x", b=len(latents))
-        return video.to(latents.device).float() / 127.5 - 1
+        return to_range(video.to(latents.device))
 
     def features(self, latent: Tensor) -> Tensor:
         """The exact state [B, S]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,8 @@ def test_starts_are_of_a_data_set_that_was_opened_with_settings_of_its_own(run: 
 
 
 def test_starts_and_goals_are_on_the_device_of_the_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked = worldsim.load(run), []
+    model: Any = worldsim.load(run)
+    asked: list[set[str]] = []
 
     def encode(obs: Obs, actions: torch.Tensor, key: torch.Tensor) -> None:
         asked.append({t.device.type for t in (obs.video, obs.time, actions, key) if t is not None})

@@ -37,9 +37,13 @@ class Cameras:
         self.schema = replace(first.schema, cameras=names)
         self.damage = _joined(parts)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """As `Episodes.fingerprint`, of each camera in turn."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return hashlib.sha256(" ".join(part.fingerprint for part in self._parts).encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -78,10 +78,11 @@ def action_spec(ours: dict[str, Any], size: int, file: Path) -> ActionSpec | Non
     told = ours["action"]
     if not isinstance(told, dict) or not isinstance(told.get("discrete"), bool):
         raise _wrong(file, "action", told, "an object of low, high and discrete (true or false)")
-    low, high = (told.get(side) for side in ("low", "high"))
-    for name, side in (("low", low), ("high", high)):
+    for name in ("low", "high"):
+        side = told.get(name)
         if not isinstance(side, list) or len(side) != size or not all(map(_is_number, side)):
             raise _wrong(file, f"action.{name}", side, f"a number for each of the {size} entries of an action")
+    low, high = told["low"], told["high"]
     if not all(a <= b for a, b in zip(low, high, strict=True)):
         raise _wrong(file, "action.low", low, f"at most action.high, which is {reprlib.repr(high)}")
     return ActionSpec(tuple(map(float, low)), tuple(map(float, high)), told["discrete"])

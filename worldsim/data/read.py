@@ -83,9 +83,13 @@ class EpisodeDataset:
         rows = Columns({}, self._columns.episodes[:0], self._columns.files, self._columns.offsets, self._columns.order)
         return self.__dict__ | {"_columns": rows}
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of what is read of the data set: its checksums, and what files hold of which it has none."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256((self.path / layout.INFO).read_bytes())
         digest.update(self._chosen.encode())
         if self._checksums:

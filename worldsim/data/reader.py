@@ -113,9 +113,13 @@ class Gathered:
         self.lengths = np.array([0 if row is None else len(row.time) for row in rows], dtype=np.int64)
         self._rows, self._frames = tuple(rows), frames
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """As `Episodes.fingerprint`; all files are read for it, when it is first asked for."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return self._hash()
 
     def __len__(self) -> int:
@@ -170,9 +174,13 @@ class Kept:
         self.lengths = whole.lengths[np.array(self.kept)]
         self._whole = whole
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """As `Episodes.fingerprint`, and of which are kept."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return hashlib.sha256(f"{self._whole.fingerprint} {self.kept}".encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -108,3 +108,11 @@ def test_settings_are_the_same_wherever_their_paths_are_written_from() -> None:
     assert not same_place({"n": 1}, {"n": 1, "m": 2}, out, moved) and not same_place(
         "full", "action_blocks", out, moved
     )
+
+
+def test_the_name_of_a_minari_set_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = absolute(finetune.Config(Path("minari:ours/reach-v0")))
+    assert str(written.data) == "minari:ours/reach-v0"
+    (tmp_path / "elsewhere" / "minari:ours" / "reach-v0").mkdir(parents=True)
+    assert relocated(written, written.out, tmp_path / "elsewhere" / "run").data == written.data

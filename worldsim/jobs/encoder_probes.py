@@ -13,9 +13,9 @@ from torch import Tensor
 
 from worldsim.backbones import dinov2
 from worldsim.backbones.reduced import fit_reduction
-from worldsim.data.cache import to_video
 from worldsim.envs import two_room, two_room_sample, worlds
 from worldsim.jobs.parts import ReductionConfig
+from worldsim.pixels import to_video
 from worldsim.protocols import FrozenEncoder
 
 SINGLE = ("arena", "goal", "four_rooms", "corridors", "maze", "pillars", "car")  # worlds with one moving object

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from worldsim import envs
 from worldsim.backbones import dino_world
-from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import coverage, devices, held_out, pages, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
@@ -89,9 +88,14 @@ def run(config: Config) -> Path:
     devices.find(config.device)
     loaded = saved.load(config.run)
     data = config.data or loaded.config.data
-    if config.data is None and not data.is_dir():
-        raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
-    dataset = open_dataset(data, loaded.config.seen, skip_damaged=loaded.config.skip_damaged)
+    try:
+        dataset = loaded.config.reading.open(data)
+    except FileNotFoundError as error:
+        if config.data is not None:
+            raise
+        raise FileNotFoundError(
+            f"the data set of the run, {data}, is not there; name where it is with --data ({error})"
+        ) from error
     evaluation = evaluate(loaded, dataset, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(evaluation))
@@ -106,9 +110,7 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     columns, probe = position_probe(loaded, dataset, config.position)
     told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config
-    found = held_out.unseen(
-        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.seen, tuning.skip_damaged
-    )
+    found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
     notes = (*found.notes, *([leak] if leak else []))
     for note in notes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worldsim.data.minari import NAMED
 from worldsim.pretrained import bundled
 from worldsim.registry import Component
 
@@ -15,7 +16,10 @@ C = TypeVar("C")
 
 
 def absolute(config: C) -> C:
-    """The `Config` with every path absolute: its `Path` fields, and each field `name` that names a folder."""
+    """The `Config` with every path absolute: its `Path` fields, and each field `name` that names a folder.
+
+    The name of a Minari data set (minari:ID) is no path and stays.
+    """
 
     def name(text: str) -> str:
         return os.path.abspath(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
@@ -52,7 +56,9 @@ def _changed(config: C, path: Callable[[Path], Path], name: Callable[[str], str]
     values: dict[str, Any] = {}
     for f in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]
         value = getattr(config, f.name)
-        if isinstance(value, Path):
+        if isinstance(value, Path) and str(value).startswith(NAMED):
+            continue
+        elif isinstance(value, Path):
             values[f.name] = path(value)
         elif isinstance(value, Component):
             values[f.name] = dataclasses.replace(value, config=_changed(value.config, path, name))

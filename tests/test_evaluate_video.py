@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.test_tiny_video import parts
 from worldsim import cli
+from worldsim import config as configuration
 from worldsim.backbones import dinov2, video
 from worldsim.backbones.video import tiny_video, untrained
 from worldsim.backbones.video.black_box import BlackBox
@@ -143,6 +144,8 @@ def test_the_job_writes_numbers_a_page_and_a_sheet(
         assert values[f"{key}_low"] <= values[key] <= values[f"{key}_high"]
     assert set(values["video.skipped"]) == {"FVD", "LPIPS"} and "pickle" in values["video.skipped"]["FVD"]
     assert "does not say what it was pretrained on" in values["video.notes"][0]
+    read = configuration.load(evaluate.Config, folder / "config.yaml")
+    assert read.run == str(model) and read.video.random_init and read.video.encoder.config.resolution == 32
     page = (folder / "report.html").read_text()
     assert page.count("<video") == 2 and "Frechet distances" in page and "FVD" in page
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")

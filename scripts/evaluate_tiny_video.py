@@ -76,8 +76,7 @@ def evaluated(config: Config, name: str) -> VideoEvaluation:
         random_init=True,
     )
     data = config.out / "data" / name
-    position = ("x", "y") if name == "worlds" else POSITION
-    task = Task(config.model, data, settings, CLIPS[name], position, 2, 16, config.seed, config.device)
+    task = Task(config.model, data, settings, CLIPS[name], POSITION, 2, 16, config.seed, config.device)
     made_by = repr((replace(task, data=Path(name)), video.build(video_task_config(task)).fingerprint))
     file = config.out / "evaluation" / f"{name}.safetensors"
     there = kept.load(file, VideoEvaluation, made_by)
@@ -140,6 +139,8 @@ def joint_rows(found: dict[str, VideoEvaluation], seed: int) -> list[Row]:
 
 def geometric_mean(pairs: list[tuple[Distances, Distances]]) -> tuple[float, float, float]:
     """Of ratios of distances, with the interval of their draws about their own mean; data sets are independent."""
+    if not pairs:
+        raise ValueError("no data set has clips enough for a Frechet distance: give more --episodes")
     value = float(np.mean([np.log(one.value / other.value) for one, other in pairs]))
     draws = np.mean([np.log(one.draws / other.draws) for one, other in pairs], axis=0)
     low, high = np.percentile(draws - draws.mean(), [2.5, 97.5])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-GAP, MARGIN, LINE = 2, 66, 14  # px between pictures, left of them for the names of rows, and above for a title
+GAP, MARGIN, LINE = 2, 66, 18  # px between pictures, left of them for the names of rows, and above for a title
 BACK, INK, SHOWN = (255, 255, 255), (40, 40, 40), (37, 99, 235)
 
 

@@ -1,8 +1,8 @@
 """Train the video model as the bundled `tiny-video` was: `python scripts/pretrain_video.py OUT`.
 
 Collects the data sets that are not there (TwoRoom and the Atari game Boxing are none of them), trains autoencoder and
-transformer, and puts the result among the bundled models. What is there already is kept, so a
-run that was stopped goes on. It needs `pip install 'worldsim-models[pusht,gym-extra]'`. `--stage` ends after one of the stages.
+transformer, and puts the result among the bundled models. What is there already is kept, so a run that was stopped goes
+on; `--stage` ends after one of the stages. It needs `pip install 'worldsim-models[pusht,gym-extra]'`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tyro
 
 from worldsim import config as configuration
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
+from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.pretrained import ROOT
 
 GAMES = ("Pong", "Breakout", "Freeway", "MsPacman", "SpaceInvaders", "Seaquest", "Tennis", "Asteroids")
@@ -29,6 +30,7 @@ OURS = {
 }
 """What varies in half of their episodes."""
 WEIGHTS = (4.0, *(0.5 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  # in the order of `data_sets`
+LENGTH = 150  # frames of an episode of a game at most
 LIMIT = 15e6  # bytes of the folder
 Stage = Literal["data", "tables", "autoencoder", "latents", "transformer", "bundle"]
 log = logging.getLogger("worldsim.scripts.pretrain_video")
@@ -57,14 +59,14 @@ def data_sets(folder: Path, share: float) -> dict[Path, Callable[[], object]]:
     """Where each data set lies, and what makes it: 300,000 frames in all."""
 
     def count(episodes: int) -> int:
-        return max(40, round(episodes * share))
+        return max(4, round(episodes * share))
 
     def ours(name: str, place: Path, varied: tuple[str, ...]) -> Callable[[], object]:
         return lambda: collect.run(collect.Config(f"worldsim/{name}-v0", place, count(250), 60, variation=varied))
 
     def game(name: str) -> Callable[[], object]:
         env = f"ale_py:ALE/{name}-v5"  # a step is 4 frames of the game
-        return lambda: collect.run(collect.Config(env, out(name), count(100), 150, "random", num_envs=10, size=64))
+        return lambda: collect.run(collect.Config(env, out(name), count(100), LENGTH, "random", num_envs=10, size=64))
 
     def out(name: str) -> Path:
         return folder / name
@@ -110,6 +112,7 @@ def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
         autoencoder=learner,
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),
         train=train.Config(config.steps, 60 * config.minutes),
+        round_trip=RoundTrip(max(20, round(400 * config.share)), max(40, round(1200 * config.share))),
         resume=True,
     )
 

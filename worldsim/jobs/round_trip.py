@@ -56,8 +56,10 @@ def check_round_trip(table: Table, network: FrozenAutoencoder, config: Config) -
     rows, films = _some(table.films, table.films.split.val, config.judged, rng)
     real = np.ascontiguousarray(table.frames[rows])
     back = network.round_trip(real)
-    stills = table.stills[films]
-    seen = (torch.from_numpy(x.copy()).movedim(-1, 1) for x in (real, back, stills, network.round_trip(stills)))
+    known, each = np.unique(films, return_inverse=True)
+    stills = table.stills[known]
+    after = network.round_trip(stills)
+    seen = (torch.from_numpy(x.copy()).movedim(-1, 1) for x in (real, back, stills[each], after[each]))
     shift, kept = moved(*seen)
     found: dict[str, Any] = {
         "l1_of_255": float(np.abs(real.astype(np.int16) - back).mean()),

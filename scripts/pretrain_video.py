@@ -82,6 +82,8 @@ def data_sets(folder: Path, share: float) -> dict[Path, Callable[[], object]]:
 def main(config: Config) -> None:
     """Do the stages that are not done."""
     sets = data_sets(config.out / "data", config.share)
+    planned = job(config, tuple(sets))
+    check_bytes(pretrain_video.model_bytes(planned, 64))
     for place, make in sets.items():
         if not place.exists():
             began = time.monotonic()
@@ -89,14 +91,21 @@ def main(config: Config) -> None:
             log.info("collected %s in %.0f s", place.name, time.monotonic() - began)
     if config.stage == "data":
         return
-    model = pretrain_video.run(job(config, tuple(sets)))
+    model = pretrain_video.run(planned)
     if config.stage != "bundle":
         return
     size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
-    if size > LIMIT:
-        raise SystemExit(f"{model} takes {size / 1e6:.1f} MB, the bundled model may take {LIMIT / 1e6:.0f}")
+    check_bytes(size)
     shutil.copytree(model, config.bundle, dirs_exist_ok=True)
     log.info("%s takes %.1f MB", config.bundle, size / 1e6)
+
+
+def check_bytes(size: int) -> None:
+    """Raise ValueError for a model that is too large to be bundled."""
+    if size > LIMIT:
+        raise ValueError(
+            f"the model takes {size / 1e6:.1f} MB, a bundled one {LIMIT / 1e6:.0f} at most: make it smaller"
+        )
 
 
 def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
@@ -113,6 +122,7 @@ def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),
         train=train.Config(config.steps, 60 * config.minutes),
         round_trip=RoundTrip(max(20, round(400 * config.share)), max(40, round(1200 * config.share))),
+        looked_at=max(16, round(256 * config.share)),
         resume=True,
     )
 

@@ -120,18 +120,23 @@ def scene(x: int, y: int = 20) -> Tensor:
 
 def test_the_shift_of_a_moving_thing_is_measured_to_a_fraction_of_a_pixel() -> None:
     still = torch.full((1, 3, 64, 64), 50, dtype=torch.uint8)
-    shift, kept = round_trip.moved(scene(30), scene(31), still, still)
-    assert shift.tolist() == pytest.approx([1.0]) and kept.tolist() == pytest.approx([1.0])
+    for off, alike in ((0, 1.0), (1, 2 / 3), (2, 1 / 3), (3, 0.0)):
+        shift, found = round_trip.moved(scene(30), scene(30 + off), still, still)
+        assert shift.tolist() == pytest.approx([off]) and found.tolist() == pytest.approx([alike], abs=1e-5)
     half = ((scene(30).int() + scene(31).int()) // 2).byte()
     shift, _ = round_trip.moved(scene(30), half, still, still)
     assert shift.tolist() == pytest.approx([0.5], abs=0.05)
 
 
-def test_a_thing_that_is_gone_is_lost_even_if_all_of_the_picture_changed() -> None:
+def test_a_thing_that_is_gone_smeared_or_faint_is_lost_even_if_all_of_the_picture_changed() -> None:
     still = torch.full((1, 3, 64, 64), 50, dtype=torch.uint8)
     grey = torch.full((1, 3, 64, 64), 140, dtype=torch.uint8)
-    _, kept = round_trip.moved(scene(30), grey, still, grey)
-    assert kept.tolist() == [0.0]
+    smeared, faint = grey.clone(), grey.clone()
+    smeared[:, 0, 17:26, 27:36] += 22  # the same difference in all, over nine times the area
+    faint[:, 0, 20:23, 30:33] += 30
+    for back in (grey, smeared, faint):
+        _, alike = round_trip.moved(scene(30), back, still, grey)
+        assert 0 <= float(alike) < round_trip.KEPT
 
 
 def test_things_that_touch_at_a_corner_are_one_and_others_are_several() -> None:

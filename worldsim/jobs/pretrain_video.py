@@ -45,7 +45,7 @@ class Transformer:
 
     patch: int = 2
     hidden: int = 256
-    depth: int = 8
+    depth: int = 6
     heads: int = 4
     mlp_ratio: int = 4
 
@@ -157,6 +157,12 @@ def seen_in_pretraining(model: Path, dataset: Episodes) -> str | None:
                 f"{one['trained'] + len(one['held_out'])} episodes of this data set; new to it are {one['held_out']}."
             )
     return None
+
+
+def model_bytes(config: Config, size: int) -> int:
+    """What the weights of both networks take in the folder, of frames size x size."""
+    networks = (build_autoencoder(config.autoencoder.architecture, size), _transformer(config, size))
+    return sum(2 * parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def _size(config: Config, sets: Sequence[FilmSet]) -> int:

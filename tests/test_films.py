@@ -37,7 +37,7 @@ def write(
                 Episode(
                     index,
                     video,
-                    np.tile(np.float32([index, 1]), (length, 1)),
+                    np.tile(np.array([index, 1], np.float32), (length, 1)),
                     np.full((length - 1, 1), action, np.float32),
                     np.arange(length) / 10,
                 )

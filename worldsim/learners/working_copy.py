@@ -7,7 +7,7 @@ which take all the time, use a copy in the precision that the machine multiplies
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ class WorkingCopy(Generic[N]):
     def __init__(self, network: N, dtype: torch.dtype) -> None:
         self.slow: N = network
         # the `to` of diffusers' networks warns of other dtypes, that of torch does the same without
-        self.fast: N = network if dtype == torch.float32 else nn.Module.to(copy.deepcopy(network), dtype)
+        copied: Any = network if dtype == torch.float32 else nn.Module.to(copy.deepcopy(network), dtype)
+        self.fast: N = copied
 
     def refresh(self) -> None:
         """Before the passes of a step: the fast weights are the slow ones, rounded, and there are no gradients."""

@@ -46,6 +46,8 @@ def same_place(old: Any, new: Any, out: Path, folder: Path) -> bool:
     """Whether a plain setting of a run that was begun in `out` means in `folder` what `new` does."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(same_place(old[key], new[key], out, folder) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(same_place(*pair, out, folder) for pair in zip(old, new, strict=True))
     if old == new or not (isinstance(old, str) and isinstance(new, str)) or os.sep not in f"{old}{new}":
         return old == new
     return os.path.abspath(old) == os.path.abspath(new) or os.path.relpath(old, out) == os.path.relpath(new, folder)
@@ -60,6 +62,8 @@ def _changed(config: C, path: Callable[[Path], Path], name: Callable[[str], str]
             continue
         elif isinstance(value, Path):
             values[f.name] = path(value)
+        elif isinstance(value, tuple) and any(isinstance(entry, Path) for entry in value):
+            values[f.name] = tuple(path(entry) for entry in value)
         elif isinstance(value, Component):
             values[f.name] = dataclasses.replace(value, config=_changed(value.config, path, name))
         elif dataclasses.is_dataclass(value):

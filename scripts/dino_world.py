@@ -83,8 +83,9 @@ def encoder_flags(out: Path, name: str, encoder: str) -> list[str]:
 
 
 def heads(out: Path, name: str, encoder: str) -> Path:
-    """Heads on the features of an encoder: pixels, state, temporal distance; they need no actions."""
-    flags = [*HEADS, *encoder_flags(out, name, encoder)]
+    """Heads on the features of an encoder, which need no actions; of the random one only the temporal distance."""
+    few = ["--no-pixels", "--no-probe"] if encoder == "random" else []
+    flags = [*HEADS, *encoder_flags(out, name, encoder), *few]
     return trained(out / name / f"heads-{encoder}", data(out, name), out / name / "features", flags)
 
 

@@ -236,6 +236,7 @@ def test_collected_frames_are_scaled_as_readers_scale_them() -> None:
         whole, small = (Generic(Troupe("tests/Noise-v0", 2, "random", 0, size)) for size in (None, 7))
         due = resize(whole.reset(everyone).image, (7, 7))
         assert np.array_equal(small.reset(everyone).image, due) and due.std() > 1
-        whole.close(), small.close()
+        whole.close()
+        small.close()
     finally:
         del gym.registry["tests/Noise-v0"]

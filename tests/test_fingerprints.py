@@ -81,7 +81,9 @@ def test_films_that_change_places_between_cameras_make_another_set(tmp_path: Pat
     (tmp_path / "set/right/take1.mp4").write_bytes((tmp_path / "set/left/take1.mp4").read_bytes() + bytes(8))
     before = fingerprint(tmp_path / "set")
     left, right = tmp_path / "set/left/take1.mp4", tmp_path / "set/right/take1.mp4"
-    left.rename(tmp_path / "kept.mp4"), right.rename(left), (tmp_path / "kept.mp4").rename(right)
+    left.rename(tmp_path / "kept.mp4")
+    right.rename(left)
+    (tmp_path / "kept.mp4").rename(right)
     assert fingerprint(tmp_path / "set") != before
 
 

@@ -53,7 +53,11 @@ CLIPS = ["--frames", "4", "--context", "3", "--batch", "32"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
 FULL = ["--adapter.kind", "full"]
 SCRATCH = [*FULL, "--adapter.scratch"]
-DINO_WM = ["--adapter.kind", "dino_wm", "--learner.lr", "5e-4"]
+DINO_WM_SIZE = {"depth": "5", "heads": "4", "head": "64", "mlp": "768"}  # as many parameters as the other kinds
+DINO_WM = [
+    *("--adapter.kind", "dino_wm", "--learner.lr", "5e-4"),
+    *(word for name, value in DINO_WM_SIZE.items() for word in (f"--adapter.{name}", value)),
+]
 KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, what is trained, seeds
     "action_blocks": ("tiny_dinov2", [], (0, 1)),
     "scratch": ("tiny_dinov2", SCRATCH, (0, 1)),

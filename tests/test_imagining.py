@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,11 @@ from tests.small_run import tune_small
 from tests.small_set import collect_small
 from worldsim.data import open_dataset
 from worldsim.data.cache import to_video
+from worldsim.data.write import Writer
 from worldsim.envs.imagined import Config
 from worldsim.jobs.imagining import goal_of, make_env, make_vector_env, real_starts
 from worldsim.objectives import MissingPrediction
+from worldsim.protocols import ActionSpec
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,20 @@ def test_starts_are_frames_of_the_data_a_model_step_apart_with_the_actions_betwe
     assert again is not None and torch.equal(again, starts.obs.video)
     with pytest.raises(ValueError, match="starts is 0"):
         real_starts(model, run.parent / "data", 0)
+
+
+def test_a_data_set_of_other_bounds_gives_starts_and_the_environment_keeps_the_models(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, dataset = worldsim.load(run), open_dataset(run.parent / "data")
+    with Writer(tmp_path / "set", replace(dataset.schema, action=ActionSpec((-3.0, -0.5), (3.0, 2.5)))) as writer:
+        for i in range(2):
+            e = dataset.episode(i)
+            writer.add(replace(e, action=np.abs(e.action) * np.float32(2.5 if i else 1)))
+    env = make_env(model, tmp_path / "set", goal_of(model, dataset.frames(0)[-1, 0]), starts=2)
+    assert isinstance(env.action_space, gym.spaces.Box)
+    assert (env.action_space.low == -1).all() and (env.action_space.high == 1).all()
+    assert "are outside the bounds that this world model was trained within" in caplog.text
 
 
 def test_a_goal_of_another_size_is_refused(run: Path) -> None:

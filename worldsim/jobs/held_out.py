@@ -208,12 +208,17 @@ def told_columns(model: WorldModel[Any], dataset: Episodes) -> list[int] | None:
     return [stored.index(name) for name in names]
 
 
-def check_data(spec: ModelSpec, dataset: Episodes) -> None:
-    """Raise ValueError unless the episodes show and do what the world model was trained on."""
+def check_data(spec: ModelSpec, dataset: Episodes) -> tuple[str, ...]:
+    """What a reader must know of how the actions of a data set differ from those of the training: `outside`.
+
+    Raises ValueError unless the episodes show and do what the world model was trained on: actions of as many entries
+    and of the same kind, frames of the same size, and as many seconds a step. Bounds need not be the same, as those of
+    a data set that does not tell them are no more than the least and greatest actions in it: the model's are kept.
+    """
     schema = dataset.schema
     image = None if schema.image is None else (schema.views, schema.image[2], *schema.image[:2])
     for what, found, trained in (
-        ("actions", schema.action, spec.action),
+        ("actions", _kind(schema.action), _kind(spec.action)),
         ("frames [V, C, Y, X]", image, spec.image),
         ("seconds a model step", spec.actions_per_step / schema.fps, spec.seconds_per_step),
     ):
@@ -222,3 +227,27 @@ def check_data(spec: ModelSpec, dataset: Episodes) -> None:
                 f"{dataset.path} has {what} {found}, this world model was trained on {trained}: evaluate it on such "
                 "data, or fine-tune on this"
             )
+    note = None if schema.action == spec.action else outside(spec.action, dataset)
+    return () if note is None else (note,)
+
+
+def outside(spec: ActionSpec, dataset: Episodes) -> str | None:
+    """A note with the share of the actions of a data set that are outside the bounds; None if none is."""
+    actions = np.concatenate([dataset.episode(i, video=False).action for i in range(len(dataset))])
+    low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+    beyond = np.maximum(low - actions, actions - high)  # [M, A]
+    over = beyond > 1e-6 * (high - low)  # less is rounding
+    count = int(over.any(axis=1).sum())
+    if not count:
+        return None
+    row, entry = np.unravel_index(int(np.where(over, beyond, 0).argmax()), beyond.shape)
+    return (
+        f"{count / len(actions):.2g} of the actions in {dataset.path} ({count} of {len(actions)}) are outside the "
+        f"bounds that this world model was trained within: entry {entry} is {actions[row, entry]:.4g} where it was "
+        f"{low[entry]:.4g} to {high[entry]:.4g}. It never saw what such actions do; for bounds that do not depend on "
+        "which episodes there are, fine-tune on `worldsim data convert --low ... --high ...`."
+    )
+
+
+def _kind(spec: ActionSpec) -> str:
+    return f"one of {spec.size} classes" if spec.discrete else f"{spec.size} numbers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVect
 from worldsim.jobs import held_out
 from worldsim.objectives import GoalObjective
 from worldsim.protocols import Objective, Obs, WorldModel
+
+log = logging.getLogger(__name__)
 
 
 def make_env(
@@ -69,7 +72,8 @@ def real_starts(
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
     dataset, spec = open_dataset(Path(data), camera), model.spec
-    held_out.check_data(spec, dataset)
+    for note in held_out.check_data(spec, dataset):
+        log.warning("%s", note)
     told = held_out.told_columns(model, dataset)
     half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])
     frames = max(1, min(spec.context, (half - 1) // spec.actions_per_step))

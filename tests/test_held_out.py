@@ -15,8 +15,17 @@ from worldsim.data.episodes import Episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.jobs import collect
-from worldsim.jobs.held_out import Unseen, allowed_horizon, other_clips, spread_clips, still, unseen
-from worldsim.protocols import ActionSpec
+from worldsim.jobs.held_out import (
+    Unseen,
+    allowed_horizon,
+    choose,
+    comparable_horizon,
+    other_clips,
+    spread_clips,
+    still,
+    unseen,
+)
+from worldsim.protocols import ActionSpec, ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,26 @@ def test_the_horizon_is_what_half_of_the_episodes_allow() -> None:
     assert allowed_horizon(np.array([200, 200]), 2, 16, 5) == 16
     with pytest.raises(ValueError, match="at most 10 frames.*take 11"):
         allowed_horizon(np.array([10, 90]), 2, 16, 5)
+
+
+def test_one_episode_alone_gives_two_clips_or_the_setting_that_prevents_it_is_named(
+    trained_on: EpisodeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def horizon(*lengths: int, context: int = 2, each: int = 2, asked: int = 16) -> int:
+        return comparable_horizon(np.array(lengths), context, asked, 5, each)
+
+    assert (horizon(42), horizon(41, 41), horizon(41, asked=3)) == (7, 7, 3) and not caplog.text
+    assert horizon(41) == horizon(41, asked=7) == 6
+    assert "room for 7 model steps; the horizon is 6" in caplog.text and "--horizon" in caplog.text
+    with pytest.raises(ValueError, match="alone has no other's actions.*--clips 2"):
+        horizon(41, each=1)
+    with pytest.raises(ValueError, match="fill the episode of 11 frames; give less --context"):
+        horizon(11)
+    assert horizon(11, context=1) == 1
+    spec = ModelSpec(trained_on.schema.action, (1, 3, 64, 64), None, 2, 2, 1, 0.2, (1,), "")
+    held = choose(joined(tmp_path / "one", (trained_on, (0,), 9)), (0,), spec, 2, 16, 2, 0)
+    assert held.horizon == 2 and len(held.rows) == 2
+    assert not np.array_equal(held.shuffled[0], held.shuffled[1])
 
 
 def test_clips_are_spread_and_shuffled_actions_come_from_another_episode() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from worldsim.data.reader import Episodes
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec, WorldModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def choose(
     """
     if not 1 <= context <= spec.context:
         raise ValueError(f"context is {context}; this world model takes 1 to {spec.context} frames")
-    horizon = allowed_horizon(dataset.lengths[list(episodes)], context, horizon, spec.actions_per_step)
+    horizon = comparable_horizon(dataset.lengths[list(episodes)], context, horizon, spec.actions_per_step, each)
     clip = ClipConfig(context + horizon, spec.actions_per_step, "skip")
     reader = ClipReader(dataset, episodes, clip, video=True)
     rows = spread_clips(reader.index, each)
@@ -157,6 +160,34 @@ def allowed_horizon(lengths: NDArray[np.int64], context: int, horizon: int, n: i
     return steps
 
 
+def comparable_horizon(lengths: NDArray[np.int64], context: int, horizon: int, n: int, each: int) -> int:
+    """`allowed_horizon`, or a model step less, said in the log, where that leaves room for a second clip.
+
+    Raises ValueError if there is one clip alone at any horizon: no other's actions could be compared with its own.
+    """
+    steps = allowed_horizon(lengths, context, horizon, n)
+    clips = np.clip(lengths - (context + steps - 1) * n, 0, each).sum()
+    if clips > 1:
+        return steps
+    if each == 1:
+        raise ValueError(
+            "one held-out clip alone has no other's actions to compare with: ask for --clips 2, or collect more "
+            "episodes"
+        )
+    if steps == 1:
+        raise ValueError(
+            f"one held-out clip alone has no other's actions to compare with: {context} frames of context and one "
+            f"model step of {n} actions fill the episode of {lengths.max()} frames; give less --context, collect "
+            "longer or more episodes, or fine-tune with fewer --actions-per-step"
+        )
+    log.warning(
+        "the one held-out episode that is long enough has room for %d model steps; the horizon is %d, so that there "
+        "are two clips, whose actions are compared (--horizon asks for less)",
+        *(steps, steps - 1),
+    )
+    return steps - 1
+
+
 def spread_clips(index: NDArray[np.int64], each: int) -> NDArray[np.int64]:
     """Rows of a clip index [M, 2] (episode, first frame): at most `each` of every episode, spread evenly over it."""
     picked = []
@@ -172,7 +203,10 @@ def other_clips(episode: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     Raises ValueError if there is one clip alone.
     """
     if len(episode) < 2:
-        raise ValueError("one held-out clip alone has no other's actions to compare with: collect more episodes")
+        raise ValueError(
+            "one held-out clip alone has no other's actions to compare with: give a shorter --horizon or more --clips, "
+            "or collect more episodes"
+        )
     rng = np.random.Generator(np.random.Philox(seed))
     numbers = np.arange(len(episode))
     alone = len(np.unique(episode)) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.small_world import small_model
 from worldsim.data.clips import split_episodes
 from worldsim.data.episodes import Episode
 from worldsim.data.read import EpisodeDataset
@@ -23,8 +24,12 @@ from worldsim.jobs.held_out import (
     other_clips,
     spread_clips,
     still,
+    told_columns,
+    told_names,
     unseen,
 )
+from worldsim.models.ensemble import EnsembleModel
+from worldsim.models.tokens import Proprioception
 from worldsim.protocols import ActionSpec, ModelSpec
 
 
@@ -125,6 +130,15 @@ def test_clips_are_spread_and_shuffled_actions_come_from_another_episode() -> No
     assert (other_clips(np.zeros(4, np.int64), 0) != np.arange(4)).all()
     with pytest.raises(ValueError, match="collect more episodes"):
         other_clips(np.zeros(1, np.int64), 0)
+
+
+def test_an_ensemble_is_told_the_entries_that_its_members_are(trained_on: EpisodeDataset) -> None:
+    known = Proprioception(("agent_y", "agent_x"), (0.0, 0.0), (1.0, 1.0))
+    one, names = small_model(told=known), trained_on.schema.state or ()
+    due = [names.index("agent_y"), names.index("agent_x")]
+    for model in (one, EnsembleModel([one, small_model(told=known)])):
+        assert told_columns(model, trained_on) == due and told_names(model) == known.names
+    assert told_columns(small_model(), trained_on) is None and told_names(small_model()) == ()
 
 
 def test_the_still_action_is_within_bounds() -> None:

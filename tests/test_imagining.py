@@ -40,8 +40,11 @@ def test_one_call_makes_an_environment_of_a_run_and_its_data(run: Path) -> None:
     assert [o[3] for o in outcomes] == [False, True] and all(o[1] < 0 for o in outcomes)
     envs = make_vector_env(model, str(data), 3, goal, starts=5, autoreset_mode=AutoresetMode.SAME_STEP)
     assert envs.reset(seed=1)[0].shape == (3, np.prod(model.spec.latent))
-    with pytest.raises(MissingPrediction, match="needs reward"):
-        make_env(model, data)
+    for make in (make_env, lambda model, data: make_vector_env(model, data, 2)):
+        with pytest.raises(
+            MissingPrediction, match=r"needs reward: give a goal .*goal_of\(model, picture\) or goal_in"
+        ):
+            make(model, data)
 
 
 def test_starts_are_frames_of_the_data_a_model_step_apart_with_the_actions_between(run: Path) -> None:

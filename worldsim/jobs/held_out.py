@@ -18,6 +18,7 @@ from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
+from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec, WorldModel
@@ -228,18 +229,24 @@ def told_columns(model: WorldModel[Any], dataset: Episodes) -> list[int] | None:
     if model.spec.proprioception is None:
         return None
     stored = dataset.schema.state or ()
-    known = model.proprioception if isinstance(model, FeatureModel | WindowModel) else None
-    if known is None and len(stored) == model.spec.proprioception:  # a simulator is told all
+    names = told_names(model)
+    if not names and len(stored) == model.spec.proprioception:  # a simulator is told all
         return list(range(len(stored)))
-    names = () if known is None else known.names
     missing = [name for name in names if name not in stored]
-    if missing or known is None:
+    if missing or not names:
         raise ValueError(
             f"this world model was trained with proprioception ({', '.join(names) or model.spec.proprioception}), and "
             f"the state in {dataset.path} has {', '.join(stored) or 'no entries'}: give data that has it, or train "
             "without (no --proprioception)"
         )
     return [stored.index(name) for name in names]
+
+
+def told_names(model: WorldModel[Any]) -> tuple[str, ...]:
+    """The entries of the state that a world model is told as its proprioception; () for none, or if it has no names."""
+    one = model.first if isinstance(model, EnsembleModel) else model
+    known = one.proprioception if isinstance(one, FeatureModel | WindowModel) else None
+    return () if known is None else known.names
 
 
 def check_data(spec: ModelSpec, dataset: Episodes) -> tuple[str, ...]:

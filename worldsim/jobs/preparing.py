@@ -53,8 +53,9 @@ def prepare(config: Config) -> Prepared:
     split = training_split(config, dataset)
     if len(split.test) == 1:
         log.warning(
-            "one of the %d episodes of %s is held out for the test: `worldsim evaluate` will have no intervals, and its "
-            "shuffled actions will be those of another moment of the same episode; from 15 episodes on there are two",
+            "one of the %d episodes of %s is held out for the test: `worldsim evaluate` will have no intervals, and "
+            "its shuffled actions will be those of another moment of the same episode; from 15 episodes on there are "
+            "two",
             *(len(dataset), config.data),
         )
     clip = ClipConfig(config.frames, config.actions_per_step, config.short)
@@ -80,8 +81,8 @@ def training_split(config: Config, dataset: Episodes) -> Split:
     """Which episodes are trained on and which are held out. Raises ValueError for more than there are."""
     if len(dataset) < 3:
         raise ValueError(
-            f"{config.data} has {len(dataset)} episodes; 3 are the least: one to train on, one to validate with and one "
-            "held out for `worldsim evaluate`"
+            f"{config.data} has {len(dataset)} episodes; 3 are the least: one to train on, one to validate with and "
+            "one held out for `worldsim evaluate`"
         )
     split = split_episodes(len(dataset), config.split_seed)
     if config.episodes is None:

@@ -91,13 +91,13 @@ class Config:
 
 def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
+    model, out = saved.model_folder(config.run), config.out or config.run / default_name(config)
     devices.find(config.device)
-    loaded = saved.load(config.run)
-    if config.goal is not None:
-        return _from_pictures(loaded, config, config.goal)
-    measure = () if config.distance == "temporal" else (config.distance,)
-    out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config), *measure))
     runs.check_new(out, config.overwrite)
+    if config.goal is not None:
+        _check_pictures(model, config, config.goal)
+        return _from_pictures(saved.load(config.run), config, config.goal, out)
+    loaded = saved.load(config.run)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(result) | {"plan.uncertainty_penalty": config.uncertainty_penalty})
@@ -107,10 +107,23 @@ def run(config: Config) -> Path:
     return folder
 
 
-def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path) -> Path:
+def default_name(config: Config) -> str:
+    """The folder of a plan in that of its run."""
+    measure = () if config.distance == "temporal" else (config.distance,)
+    plain = "-".join(("plan", config.protocol, *varied(config), *measure))
+    return plain if config.goal is None else "plan-pictures"
+
+
+def _check_pictures(model: Path, config: Config, goal: Path) -> None:
+    """Raise FileNotFoundError or ValueError for a picture that cannot be planned from, before a model is loaded."""
+    spec = saved.read_spec(model)
+    if spec.proprioception is None:  # otherwise there is no plan from pictures, whatever they show
+        for path in (*config.obs, goal):
+            plan_images.read_picture(path, spec)
+
+
+def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path, out: Path) -> Path:
     """Plan once from pictures; print the plan, write summary.json, plan.png and report.html; returns their folder."""
-    out = config.out or config.run / "plan-pictures"
-    runs.check_new(out, config.overwrite)
     device = devices.find(config.device)
     loaded.model.to(device)
     loaded.heads.to(device)

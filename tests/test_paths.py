@@ -15,7 +15,7 @@ from tests.small_run import small_config
 from tests.small_set import collect_small
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import finetune, saved
-from worldsim.jobs.paths import absolute, relocated, same_place
+from worldsim.jobs.paths import absolute, relocated, same_place, there
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,10 @@ def test_settings_are_the_same_wherever_their_paths_are_written_from() -> None:
     assert not same_place({"n": 1}, {"n": 1, "m": 2}, out, moved) and not same_place(
         "full", "action_blocks", out, moved
     )
+
+
+def test_a_data_set_may_be_a_file_or_one_that_minari_keeps(tmp_path: Path) -> None:
+    (tmp_path / "set.h5").write_bytes(b"")
+    assert there(tmp_path) and there(tmp_path / "set.h5") and there(Path("minari:D4RL/door/human-v2"))
+    assert not there(tmp_path / "gone.h5")
+    assert absolute(finetune.Config(Path("minari:D4RL/door/human-v2"))).data == Path("minari:D4RL/door/human-v2")

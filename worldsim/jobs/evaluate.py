@@ -17,7 +17,7 @@ from worldsim import envs
 from worldsim.backbones import dino_world
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
-from worldsim.jobs import coverage, devices, held_out, pages, runs, saved
+from worldsim.jobs import coverage, devices, held_out, pages, paths, runs, saved
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.pretrain import seen_in_pretraining
@@ -89,7 +89,7 @@ def run(config: Config) -> Path:
     devices.find(config.device)
     loaded = saved.load(config.run)
     data = config.data or loaded.config.data
-    if config.data is None and not data.is_dir():
+    if config.data is None and not paths.there(data):
         raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
     dataset = open_dataset(data, loaded.config.seen, skip_damaged=loaded.config.skip_damaged)
     evaluation = evaluate(loaded, dataset, config)

@@ -75,7 +75,8 @@ class Config:
     """Action conditioning of a frozen predictor on action-labelled episodes, and heads on its features."""
 
     data: tyro.conf.Positional[Path]
-    """A data set in the LeRobot v3.0 layout, such as `worldsim collect` writes."""
+    """A folder or file of any format that is read: LeRobot v3.0, as `worldsim collect` writes it, mp4 films beside
+    tables of actions, stable-worldmodel's HDF5, Minari (minari:ID for one where Minari keeps them)."""
     out: Path = Path("runs/finetune")
     camera: str | None = None
     """Which camera of the data the world model sees; None: the only one, or what --cameras says."""

@@ -18,6 +18,7 @@ from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
+from worldsim.jobs import paths
 from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
@@ -91,7 +92,7 @@ def unseen(
     """
     if dataset.fingerprint == trained_on:
         return Unseen(split_episodes(len(dataset), split_seed).test)
-    first = open_dataset(training, camera, skip_damaged=skip_damaged) if training.exists() else None
+    first = open_dataset(training, camera, skip_damaged=skip_damaged) if paths.there(training) else None
     if first is None or first.fingerprint != trained_on:
         return Unseen(
             tuple(range(len(dataset))),

@@ -20,7 +20,17 @@ def absolute(config: C) -> C:
     def name(text: str) -> str:
         return os.path.abspath(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
 
-    return _changed(config, lambda path: Path(os.path.abspath(path)), name)
+    return _changed(config, lambda path: path if named(path) else Path(os.path.abspath(path)), name)
+
+
+def named(path: Path) -> bool:
+    """Whether it is the name of a data set that Minari keeps, minari:ID, not a place."""
+    return str(path).startswith("minari:")
+
+
+def there(data: Path) -> bool:
+    """Whether a data set, a folder or a file, is where it is said to be; one that Minari keeps is taken to be."""
+    return named(data) or data.exists()
 
 
 def relocated(config: C, out: Path, folder: Path) -> C:

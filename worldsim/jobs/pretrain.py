@@ -37,7 +37,8 @@ class Config:
     """Action-free pretraining of DINO-world on any video; actions in the data are not read."""
 
     data: tyro.conf.Positional[Path]
-    """A data set in the LeRobot v3.0 layout; each of its cameras is a video of its own."""
+    """A folder or file of any format that is read (LeRobot v3.0, mp4 films beside tables, stable-worldmodel's HDF5,
+    Minari); each of its cameras is a video of its own."""
     out: Path = Path("runs/pretrain")
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Architecture = field(default_factory=dino_world.Architecture)

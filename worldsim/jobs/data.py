@@ -126,14 +126,15 @@ def bounded(dataset: Episodes, low: tuple[float, ...], high: tuple[float, ...]) 
     for name, end in zip(names, ends, strict=True):
         if len(end) not in (1, schema.action.size) or not np.isfinite(end).all():
             raise ValueError(f"{name} is {end}: give one number, or one for each of {schema.action.size} entries")
-    spec = ActionSpec(*(tuple(np.broadcast_to(end, schema.action.size).tolist()) for end in ends))
-    if any(least >= most for least, most in zip(spec.low, spec.high, strict=True)):
+    least, most = (np.broadcast_to(np.array(end), schema.action.size) for end in ends)
+    spec = ActionSpec(tuple(least.tolist()), tuple(most.tolist()))
+    if (least >= most).any():
         raise ValueError(
             f"the bounds of the actions would be {spec.low} and {spec.high}: each low must be below its high"
         )
     for index in range(len(dataset)):
         action = dataset.episode(index, video=False).action
-        over = np.argwhere((action < np.float32(spec.low)) | (action > np.float32(spec.high)))
+        over = np.argwhere((action < least.astype(np.float32)) | (action > most.astype(np.float32)))
         if len(over):
             row, entry = over[0]
             raise ValueError(

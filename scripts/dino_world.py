@@ -1,7 +1,7 @@
 """The jobs of `scripts/reproduce_dino_world.sh`: frozen predictor with action blocks, and its rivals, in three tasks.
 
 `dino_world.py OUT list STAGE` names the jobs of a stage, `dino_world.py OUT JOB` does one:
-`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `rows:ENV`. What is finished is kept.
+`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `rows:ENV`. What is finished is kept.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from worldsim.config import parse
 from worldsim.jobs import acting, collect, plan, pretrain, runs
 from worldsim.registry import build
 
+STAGES = ("data", "heads", "train", "curve", "rows")
 PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
 
 
@@ -32,6 +33,7 @@ class Task:
     seed: int
     search: tuple[int, int, int, int]  # samples, elites, iterations, horizon
     execute: int = 1  # model steps of a plan before the next
+    updates: int = 4000  # of every kind
 
     @property
     def flags(self) -> list[str]:
@@ -45,9 +47,9 @@ class Task:
 TASKS = {
     "two_room": Task("worldsim/TwoRoom-v0", "opposite", 400, 90, "mixed", 2, (32, 5, 2, 4)),
     "point_maze": Task("worldsim/PointMaze-v0", "random", 800, 60, "mixed", 3, (32, 5, 2, 4)),
-    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5), 5),
+    "push_t": Task("worldsim/PushT-v0", "near", 800, 100, "push", 3, (64, 8, 5, 5), 5, 2000),
 }
-CLIPS = ["--frames", "4", "--context", "3", "--batch", "32", "--train.steps", "4000"]
+CLIPS = ["--frames", "4", "--context", "3", "--batch", "32"]
 HEADS = ["--frames", "4", "--context", "3", "--train.steps", "1", "--train-heads.steps", "2500", "--heads.batch", "64"]
 FULL = ["--adapter.kind", "full"]
 SCRATCH = [*FULL, "--adapter.scratch"]
@@ -59,6 +61,7 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
     "random_encoder": ("random", SCRATCH, (0,)),
 }
+CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 
 def data(out: Path, name: str) -> Path:
@@ -89,9 +92,26 @@ def train(out: Path, name: str, kind: str, seed: int) -> None:
     """A predictor of that kind, and its success on the pairs."""
     encoder, flags, _ = KINDS[kind]
     seeds = ["--seed", str(seed), "--train.seed", str(seed), "--heads-from", str(heads(out, name, encoder))]
-    given = [*CLIPS, *encoder_flags(out, name, encoder), *flags, *seeds]
+    budget = [*CLIPS, "--train.steps", str(TASKS[name].updates)]
+    given = [*budget, *encoder_flags(out, name, encoder), *flags, *seeds]
     run = trained(out / name / f"{kind}-{seed}", data(out, name), out / name / "features", given)
     successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
+
+
+def curve(out: Path, name: str, of: str, value: int) -> None:
+    """The fine-tuned predictor of fewer updates, or of the actions of fewer episodes; heads are the same."""
+    updates = ["--train.steps", str(value if of == "updates" else TASKS[name].updates)]
+    episodes = ["--episodes", str(value)] if of == "episodes" else []
+    flags = [*CLIPS, *FULL, *updates, *episodes, "--heads-from", str(heads(out, name, "tiny_dinov2"))]
+    run = trained(out / name / f"finetuned-{of}-{value}", data(out, name), out / name / "features", flags)
+    successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
+
+
+def points(task: Task) -> list[tuple[str, int]]:
+    """The points of its curves."""
+    return [
+        (of, value) for of, values in CURVES.items() for value in values if (of, value) != ("updates", task.updates)
+    ]
 
 
 def rows(out: Path, name: str) -> None:
@@ -102,6 +122,11 @@ def rows(out: Path, name: str) -> None:
         if all(finished(folder, task.protocol) for folder in folders):
             won = np.stack([successes(run, task.env, task.protocol, PAIRS, TASKS[name].flags) for run in folders])
             tell(name, kind, won, seeds)
+    for of, value in points(task):
+        run = out / name / f"finetuned-{of}-{value}"
+        if finished(run, task.protocol):
+            won = successes(run, task.env, task.protocol, PAIRS, task.flags)
+            tell(name, f"finetuned.{of}_{value}", won[None], (0,))
     dynamics, tasks = envs.dynamics(task.env), envs.pairs(task.env, task.protocol, PAIRS, 0)
     planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     known = {"random": "random", "oracle": "expert", "simulator": "simulator"}
@@ -130,6 +155,8 @@ def listed(stage: str) -> list[str]:
             for seed in seeds[at : at + 1]
             for name in TASKS
         ]
+    if stage == "curve":
+        return [f"curve:{name}:{of}:{value}" for name, task in TASKS.items() for of, value in points(task)]
     return [f"{stage}:{name}" for name in TASKS]
 
 
@@ -138,12 +165,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("job", help="list, or a job")
-    parser.add_argument("stage", nargs="?", choices=("data", "heads", "train", "rows"))
+    parser.add_argument("stage", nargs="?", choices=STAGES)
     given = parser.parse_args()
     if given.job == "list":
         print("\n".join(listed(given.stage or "train")))
         return
-    if given.job not in {job for stage in ("data", "heads", "train", "rows") for job in listed(stage)}:
+    if given.job not in {job for stage in STAGES for job in listed(stage)}:
         parser.error(f"unknown job {given.job}: `list STAGE` names them")
     stage, name, *rest = given.job.split(":")
     if stage == "data":
@@ -152,6 +179,8 @@ def main() -> None:
         heads(given.out, name, rest[0])
     elif stage == "train":
         train(given.out, name, rest[0], int(rest[1]))
+    elif stage == "curve":
+        curve(given.out, name, rest[0], int(rest[1]))
     else:
         rows(given.out, name)
 

@@ -42,7 +42,7 @@ def trained(run: Path, data: Path, features: Path, flags: Sequence[str]) -> Path
     """
     common = [str(data), "--out", str(run), "--features", str(features), "--resume"]
     config = parse(finetune.Config, [*common, *flags])
-    settings = [field.name for field in fields(config) if field.name not in ("resume", "overwrite", "features")]
+    settings = [field.name for field in fields(config) if field.name not in ("out", "resume", "overwrite", "features")]
     runs.check_run(run, paths.absolute(config), True, False, settings)
     if not (run / runs.SUMMARY).is_file():
         finetune.run(config)

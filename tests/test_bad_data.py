@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -14,12 +16,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.foreign_sets import film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
-from tests.lerobot_sets import LENGTHS, write_set
+from tests.lerobot_sets import ACTION, LENGTHS, write_set
 from worldsim import cli
 from worldsim.data import layout, open_dataset
-from worldsim.data.episodes import FRONT, DataError
+from worldsim.data.episodes import FRONT, DataError, Schema
 from worldsim.data.limits import allocate, check_template, inside, read_json
 from worldsim.data.opening import find_damage, look
 
@@ -39,6 +42,19 @@ def rewrite(folder: Path, change: Callable[[pa.Table], pa.Table], name: str = "t
 
 def put(table: pa.Table, name: str, values: object) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def outcomes(folder: Path, done: list[object]) -> None:
+    """Rewards and ends in all tables, these ends in take2."""
+    for name in ("take1", "take2", "take10"):
+        values = done if name == "take2" else None
+        rewrite(
+            folder,
+            lambda t, v=values: t.append_column("reward", pa.array(np.zeros(len(t)))).append_column(
+                "done", pa.array(v or [0] * len(t))
+            ),
+            name,
+        )
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -77,6 +93,19 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another size": (
         lambda f: write_film(f / "take2.mp4", film(4, 1, (16, 16))),
         "16 x 16 where 24 x 32 .*--size 24 32",
+    ),
+    "an end that is not told": (
+        lambda f: outcomes(f, done=[0.0, None, 0.0, None]),
+        "'done', row 1, is nan: 0 or 1 is due",
+    ),
+    "an end of another number": (lambda f: outcomes(f, done=[0, 7, 0, 0]), "'done', row 1, is 7: 0 or 1 is due"),
+    "rewards without ends": (
+        lambda f: rewrite(f, lambda t: t.append_column("reward", pa.array([0.0] * 4))),
+        "a column 'reward' and none 'done': add it .*or leave 'reward' out",
+    ),
+    "frames between frames": (
+        lambda f: rewrite(f, lambda t: t.append_column("frame", pa.array([0.5, 1.5, 2.5, 3.5]))),
+        "frame number of row 0 is 0.5; whole numbers are due",
     ),
     "another rate": (lambda f: write_film(f / "take2.mp4", film(4, 1), 25), "25 frames a second where 10 .*ffmpeg"),
     "a film cut off": (
@@ -139,7 +168,7 @@ def test_half_a_recording_is_named(tmp_path: Path) -> None:
         open_dataset(data)
     assert len(open_dataset(data, skip_damaged=True)) == 3
     os.rename(data, tmp_path / ".other.partial")
-    with pytest.raises(FileNotFoundError, match="a writer that was killed left"):
+    with pytest.raises(FileNotFoundError, match="a writer has begun that is at work or was killed"):
         open_dataset(tmp_path / "other")
 
 
@@ -245,3 +274,120 @@ def test_workers_find_what_one_process_finds(movies: Path) -> None:
     (movies / "take2.mp4").write_bytes(content)
     dataset = look(movies)
     assert find_damage(dataset, 2) == find_damage(dataset) and [d.episode for d in find_damage(dataset)] == [1]
+
+
+def stateless_films(path: Path) -> Path:
+    write_movies(path)
+    for name in ("take1", "take2", "take10"):
+        rewrite(path, lambda table: table.drop_columns(["state_x"]), name)
+    return path
+
+
+def stateless_hdf5(path: Path) -> Path:
+    with h5py.File(write_stable_worldmodel(path.with_suffix(".h5")), "r+") as out:
+        del out["proprio"]
+    return path.with_suffix(".h5")
+
+
+def stateless_minari(path: Path) -> Path:
+    file = write_minari(path) / "data/metadata.json"
+    about = json.loads(file.read_text())
+    space = json.loads(about["observation_space"])
+    del space["subspaces"]["place"]
+    file.write_text(json.dumps(about | {"observation_space": json.dumps(space)}))
+    return path
+
+
+def stateless_lerobot(path: Path) -> Path:
+    write_set(path, Schema(10, ACTION, (24, 32, 3), reward=True))
+    return path
+
+
+@pytest.mark.parametrize("write", [stateless_films, stateless_hdf5, stateless_minari, stateless_lerobot])
+def test_whole_episodes_without_state_are_whole(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    dataset = look(write(tmp_path / "set"))
+    assert dataset.schema.state is None and find_damage(dataset) == ()
+    assert len(open_dataset(dataset.path, skip_damaged=True)) == len(dataset)
+
+
+def test_an_end_is_0_or_1_in_every_format(tmp_path: Path) -> None:
+    with h5py.File(write_stable_worldmodel(tmp_path / "set.h5"), "r+") as out:
+        del out["terminated"]
+        out["terminated"] = np.where(np.arange(15) == 7, np.nan, 0.0)
+    with h5py.File(write_minari(tmp_path / "minari") / "data/main_data.hdf5", "r+") as out:
+        del out["episode_1/terminations"]
+        out["episode_1/terminations"] = np.array([0, 0, 2])
+    write_set(tmp_path / "lerobot")
+    file = tmp_path / "lerobot" / TABLE
+    table, end = pq.read_table(file), LENGTHS[0] + 1
+    done = [None if row == end else value for row, value in enumerate(table[layout.DONE].to_pylist())]
+    pq.write_table(put(table, layout.DONE, done), file)
+    (tmp_path / "lerobot" / layout.OURS).unlink()
+    for name, what in (("set.h5", "terminated, row 0, is nan"), ("minari", "is 2"), ("lerobot", "row 1, is nan")):
+        with pytest.raises(DataError, match=f"1 of . episodes .*episode 1: .*{what}: 0 or 1 is due"):
+            open_dataset(tmp_path / name, fps=10)
+
+
+def test_ends_and_an_empty_task_are_read(movies: Path) -> None:
+    outcomes(movies, [0, 0, 1, None])
+    rewrite(movies, lambda t: put(t, "task", pa.nulls(4, pa.string())))
+    episode = open_dataset(movies).episode(1)
+    assert episode.done is not None and episode.done.tolist() == [False, False, True] and episode.task == ""
+
+
+def test_films_that_are_numbered_with_zeros_share_a_table(tmp_path: Path) -> None:
+    lines = ["episode,action,task"]
+    for name, length in (("000", 4), ("001", 5)):
+        write_film(tmp_path / f"{name}.mp4", film(length, 0))
+        lines += [f"{name},{t / 10 + int(name)},007" for t in range(length)]
+    (tmp_path / "all.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))  # rows of films are mixed, in any order
+    dataset = open_dataset(tmp_path)
+    assert dataset.lengths.tolist() == [4, 5] and dataset.episode(1).task == "007"
+    np.testing.assert_allclose(dataset.episode(1).action[:, 0], [1.4, 1.3, 1.2, 1.1], atol=1e-6)
+
+
+def minari_header(path: Path, **changes: object) -> Path:
+    file = write_minari(path) / "data/metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return path
+
+
+BOX = {"type": "Box", "dtype": "uint8", "shape": [10**6, 10**6, 3], "low": 0, "high": 255}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"action_space": {"type": "Discrete", "n": 10**6}}, "action_space.n is 1000000, 1 to 4096 classes is due"),
+        ({"action_space": {"type": "Discrete"}}, "action_space.n is None, 1 to 4096"),
+        ({"action_space": {"type": "MultiDiscrete", "nvec": [3, 3]}}, "are a MultiDiscrete; only Box and Discrete"),
+        ({"action_space": {"type": "Box", "shape": [1], "low": ["x"]}}, r"action_space.low is \['x'\], numbers"),
+        ({"observation_space": {"type": "Dict"}}, "observation_space.subspaces is None"),
+        ({"observation_space": {"type": "Tuple", "subspaces": [3]}}, "observation_space.0 is 3, a space"),
+        ({"observation_space": BOX}, "observation_space.shape is .*at most 268435456 entries"),
+        ({"observation_space": "[" * 10**5}, "damaged observation_space"),
+        ({"total_episodes": 3 * 10**6}, "says total_episodes 3000000, and main_data.hdf5 has 3, up to episode_2"),
+        ({"total_episodes": True}, "says total_episodes True; it is half written"),
+    ],
+)
+def test_a_minari_header_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        look(minari_header(tmp_path / "set", **changes), fps=5)
+
+
+def test_episodes_that_a_minari_header_does_not_count_or_that_are_gone_are_damaged(tmp_path: Path) -> None:
+    found = look(minari_header(tmp_path / "few", total_episodes=2), fps=5).damage
+    assert [part.episode for part in found] == [2] and "counts 2 episodes, not this one" in found[0].what
+    found = look(minari_header(tmp_path / "many", total_episodes=5), fps=5).damage
+    assert [part.episode for part in found] == [3, 4] and "no array episode_3/actions" in found[0].what
+
+
+def test_a_jpeg_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = write_minari(tmp_path / "set", jpeg=True)
+    with h5py.File(path / "data/main_data.hdf5", "r+") as out:
+        other = io.BytesIO()
+        Image.fromarray(np.zeros((480, 400, 3), np.uint8)).save(other, "JPEG")
+        cast(h5py.Dataset, out["episode_1/observations/rgb"])[2] = np.frombuffer(other.getvalue(), np.uint8)
+    damage = find_damage(look(path, fps=5))
+    assert [part.episode for part in damage] == [1]
+    assert "an image is 480 x 400, the data set says 48 x 40" in damage[0].what

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.data.cache import Config, FeatureCache, cache_features, to_video
+from worldsim.data.cache import Config, FeatureCache, cache_features
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.episodes import FRONT, DataError, Episode, Schema
@@ -19,6 +22,8 @@ from worldsim.data.read import EpisodeDataset
 from worldsim.data.shard_files import INDEX
 from worldsim.data.shards import shard_rows
 from worldsim.data.write import Writer
+from worldsim.files import LOCK
+from worldsim.pixels import to_video
 from worldsim.protocols import ActionSpec
 
 LENGTHS = (7, 3, 6)
@@ -95,7 +100,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         cache_features(dataset, PatchMeans(stop_after=2), config)
     (folder,) = (tmp_path / "parts").iterdir()
-    assert sorted(file.name for file in folder.iterdir()) == [PART, INDEX], "not taken for a finished one"
+    assert sorted(file.name for file in folder.iterdir()) == [LOCK, PART, INDEX], "not taken for a finished one"
     if torn == "more than recorded":  # killed between the append and the record of it
         with (folder / PART).open("ab") as file:
             file.write(os.urandom(17))
@@ -109,7 +114,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     assert rest.batches == [4] * (4 if again else 2)
     assert ("features-00000.part is damaged: this shard is begun again" in caplog.text) == again
     assert (parts.path / ONE).read_bytes() == (whole.path / ONE).read_bytes()
-    assert sorted(file.name for file in folder.iterdir()) == [ONE, INDEX]
+    assert sorted(file.name for file in folder.iterdir()) == [LOCK, ONE, INDEX]
 
 
 def flip(file: Path, place: int = -3) -> None:
@@ -312,3 +317,34 @@ def test_a_disk_that_runs_full_on_the_way_is_explained(dataset: EpisodeDataset, 
     (cache.path / PART).symlink_to("/dev/full")
     with pytest.raises(OSError, match="no space left in .* it goes on from here"):
         cache_features(dataset, PatchMeans(), Config(tmp_path))
+
+
+def test_of_two_who_need_the_same_features_one_computes_them(
+    dataset: EpisodeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(PatchMeans):
+        def encode(self, video: Tensor) -> Tensor:
+            begun.set()
+            assert go_on.wait(60)
+            return super().encode(video)
+
+    first, second = Slow(), PatchMeans()
+    made: list[FeatureCache] = []
+    config = Config(tmp_path, batch=4, workers=0)
+    threads = [
+        threading.Thread(target=lambda own=encoder: made.append(cache_features(dataset, own, config)))
+        for encoder in (first, second)
+    ]
+    with caplog.at_level(logging.INFO, "worldsim.files"):
+        threads[0].start()
+        assert begun.wait(60)
+        threads[1].start()
+        while "waiting for it" not in caplog.text and threads[1].is_alive():
+            time.sleep(0.01)
+        go_on.set()
+        for thread in threads:
+            thread.join(60)
+    assert len(made) == 2 and first.batches and not second.batches
+    assert np.array_equal(made[0].features[:], made[1].features[:])

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from worldsim import envs
+from worldsim.data.images import resize
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs.collect import Config, collect, run
-from worldsim.jobs.stages import action_spec, choose, resize, wanderer
+from worldsim.jobs.stages import Generic, Troupe, action_spec, choose, wanderer
 from worldsim.protocols import ActionSpec
 
 ID = "worldsim/TwoRoom-v0"
@@ -155,7 +156,7 @@ def test_memory_begins_anew_only_in_the_rows_that_begin() -> None:
 
 def test_resizing_keeps_flat_colours_and_the_order_of_channels() -> None:
     images = np.broadcast_to(np.array([10, 120, 250], np.uint8), (2, 9, 30, 3)).copy()
-    assert np.array_equal(resize(images, 7), np.broadcast_to(images[:, :1, :1], (2, 7, 7, 3)))
+    assert np.array_equal(resize(images, (7, 7)), np.broadcast_to(images[:, :1, :1], (2, 7, 7, 3)))
 
 
 @pytest.mark.parametrize(
@@ -219,3 +220,22 @@ def test_an_existing_data_set_is_kept(tmp_path: Path) -> None:
         collect(replace(TINY, out=tmp_path / "set", seed=4))
     collect(replace(TINY, out=tmp_path / "set", seed=4, overwrite=True))
     assert EpisodeDataset(tmp_path / "set").source.seed == 4
+
+
+class Noise(Counter):
+    """Renders noise, the same in each environment of the batch."""
+
+    def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return np.random.default_rng(self.steps).integers(0, 256, (24, 30, 3), np.uint8)
+
+
+def test_collected_frames_are_scaled_as_readers_scale_them() -> None:
+    gym.register("tests/Noise-v0", entry_point=f"{__name__}:Noise")
+    everyone = np.ones(2, bool)
+    try:
+        whole, small = (Generic(Troupe("tests/Noise-v0", 2, "random", 0, size)) for size in (None, 7))
+        due = resize(whole.reset(everyone).image, (7, 7))
+        assert np.array_equal(small.reset(everyone).image, due) and due.std() > 1
+        whole.close(), small.close()
+    finally:
+        del gym.registry["tests/Noise-v0"]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from tests.small_run import tune_small
+from tests.small_run import small_config, tune_small
 from tests.small_set import ID, LENGTH, collect_small
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
-from worldsim.jobs import collect, evaluate, pages, saved
+from worldsim.jobs import collect, evaluate, finetune, pages, plan, saved
 from worldsim.protocols import ActionSpec
 
 
@@ -141,3 +143,29 @@ def test_episodes_of_another_data_set_that_were_trained_on_are_left_out_and_the_
     assert not set(found.episode.tolist()) & {*split.train, *split.val}
     assert any("were" in note or "trained on" in note for note in found.notes)
     assert found.notes[0] in pages.evaluation_sections(found)[2]
+
+
+def test_a_run_on_one_file_is_judged_on_that_file_as_it_was_read(
+    dataset: EpisodeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, lengths = tmp_path / "set.h5", dataset.lengths
+    episodes = [dataset.episode(i) for i in range(len(dataset))]
+    with h5py.File(file, "w") as out:
+        out["pixels"] = np.concatenate([e.video[:, 0] for e in episodes if e.video is not None])
+        out["action"] = np.concatenate([np.append(e.action, np.full((1, 2), np.nan), 0) for e in episodes])
+        out["state"] = np.concatenate([e.state for e in episodes if e.state is not None])
+        out["ep_len"], out["ep_offset"] = lengths, np.cumsum(lengths) - lengths
+    config = replace(small_config(dataset, tmp_path), data=file, size=(32, 32), fps=5)
+    run = finetune.run(config)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        folder = evaluate.run(evaluate.Config(run, clips=2, shown=0))
+    values = json.loads((folder / "summary.json").read_text())
+    assert values["evaluate.episodes"] == 1 and not caplog.records, "the test episodes, and read as the training did"
+    with pytest.raises(ValueError, match=r"trained on episodes of stable-worldmodel: say with --env"):
+        plan.run(plan.Config(run))
+    file.rename(tmp_path / "hidden.h5")
+    with pytest.raises(FileNotFoundError, match=r"set\.h5, is not there; name where it is with --data"):
+        evaluate.run(evaluate.Config(run, overwrite=True))
+    with pytest.raises(ValueError, match=r"cannot be opened \(.*set\.h5 does not exist.*say with --env"):
+        plan.run(plan.Config(run))

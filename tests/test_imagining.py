@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,13 +15,15 @@ from gymnasium.vector import AutoresetMode
 import worldsim
 from tests.small_run import tune_small
 from tests.small_set import collect_small
+from worldsim import envs
 from worldsim.data import open_dataset
-from worldsim.data.cache import to_video
 from worldsim.data.write import Writer
 from worldsim.envs.imagined import Config
-from worldsim.jobs.imagining import goal_of, make_env, make_vector_env, real_starts
+from worldsim.jobs.imagining import device_of, goal_of, make_env, make_vector_env, real_starts
+from worldsim.models import simulator
 from worldsim.objectives import MissingPrediction
-from worldsim.protocols import ActionSpec
+from worldsim.pixels import to_video
+from worldsim.protocols import ActionSpec, Obs
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,29 @@ def test_a_goal_of_another_size_is_refused(run: Path) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[1, 32, 32, 3\].*\(64, 64, 3\)"):
         goal_of(model, np.zeros((32, 32, 3), np.uint8))
     assert goal_of(model, np.zeros((4, 64, 64, 3), np.uint8)).goal.shape[0] == 4
+
+
+def test_starts_are_of_a_data_set_that_was_opened_with_settings_of_its_own(run: Path) -> None:
+    model, data = worldsim.load(run), run.parent / "data"
+    due = real_starts(model, data, 4, seed=2).obs.video
+    opened = real_starts(model, open_dataset(data, skip_damaged=True), 4, seed=2).obs.video
+    assert due is not None and opened is not None and torch.equal(due, opened)
+    with pytest.raises(ValueError, match=r"\(1, 3, 16, 16\).*trained on \(1, 3, 64, 64\)"):
+        real_starts(model, open_dataset(data, size=(16, 16)))
+
+
+def test_starts_and_goals_are_on_the_device_of_the_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = worldsim.load(run)
+    asked: list[set[str]] = []
+
+    def encode(obs: Obs, actions: torch.Tensor, key: torch.Tensor) -> None:
+        asked.append({t.device.type for t in (obs.video, obs.time, actions, key) if t is not None})
+        raise StopIteration
+
+    starts = real_starts(model.to("meta"), run.parent / "data", 3)
+    assert {t.device.type for t in (starts.obs.video, starts.obs.time, starts.actions) if t is not None} == {"meta"}
+    monkeypatch.setattr(model, "encode", encode)
+    with pytest.raises(StopIteration):
+        goal_of(model, np.zeros((64, 64, 3), np.uint8))
+    assert asked == [{"meta"}]
+    assert device_of(simulator.Simulator(envs.dynamics("worldsim/TwoRoom-v0"))).type == "cpu"

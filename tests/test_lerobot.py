@@ -178,6 +178,7 @@ def test_what_a_killed_writer_left_is_not_a_data_set_and_is_cleaned_up(tmp_path:
     killed = Writer(tmp_path / "set", SCHEMA)
     killed.__enter__()
     killed.add(make_episode(0, 5))
+    killed._lock.release()  # as the death of its process does
     assert not (tmp_path / "set").exists()
     write_set(tmp_path / "set")
     assert [path.name for path in tmp_path.iterdir()] == ["set"] and len(EpisodeDataset(tmp_path / "set")) == 4

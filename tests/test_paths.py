@@ -15,7 +15,7 @@ from tests.small_run import small_config
 from tests.small_set import collect_small
 from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import finetune, saved
-from worldsim.jobs.paths import absolute, relocated, same_place, there
+from worldsim.jobs.paths import absolute, relocated, same_place
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,9 @@ def test_settings_are_the_same_wherever_their_paths_are_written_from() -> None:
     )
 
 
-def test_a_data_set_may_be_a_file_or_one_that_minari_keeps(tmp_path: Path) -> None:
-    (tmp_path / "set.h5").write_bytes(b"")
-    assert there(tmp_path) and there(tmp_path / "set.h5") and there(Path("minari:D4RL/door/human-v2"))
-    assert not there(tmp_path / "gone.h5")
-    assert absolute(finetune.Config(Path("minari:D4RL/door/human-v2"))).data == Path("minari:D4RL/door/human-v2")
+def test_the_name_of_a_minari_set_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = absolute(finetune.Config(Path("minari:ours/reach-v0")))
+    assert str(written.data) == "minari:ours/reach-v0"
+    (tmp_path / "elsewhere" / "minari:ours" / "reach-v0").mkdir(parents=True)
+    assert relocated(written, written.out, tmp_path / "elsewhere" / "run").data == written.data

@@ -15,9 +15,11 @@ from PIL import Image
 from tests.small_run import tune_small
 from tests.small_set import collect_small
 from tests.small_world import small_model
+from tests.test_window_model import window
 from worldsim import cli
 from worldsim.jobs import plan, plan_images, saved
 from worldsim.jobs.plan_images import Running, plan_pictures, read_picture
+from worldsim.models.window import WindowModel
 from worldsim.policies import cem
 from worldsim.registry import Component
 
@@ -144,3 +146,30 @@ def test_too_many_frames_and_half_a_question_are_refused(tmp_path: Path) -> None
     for half in ({"obs": paths}, {"goal": paths[0]}):
         with pytest.raises(ValueError, match="--obs NOW.png --goal GOAL.png"):
             plan.Config(tmp_path, planner=Component("policies", "cem", TINY), **half)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_model_that_reads_past_actions_is_told_them_or_shown_one_frame(tmp_path: Path) -> None:
+    model = window("concat")
+    a, b, goal = (picture(tmp_path / f"{i}.png", (8, 8), seed=i) for i in range(3))
+
+    def made(obs: tuple[Path, ...], taken: tuple[float, ...] = ()) -> plan_images.PicturePlan:
+        return plan_pictures(model, cem.build(TINY), model.distance, obs, goal, HERE, taken)
+
+    with pytest.raises(ValueError, match=r"--taken has 0 numbers, 6 are due for 2 .*reads what was done.*one frame"):
+        made((a, b))
+    with pytest.raises(ValueError, match="--taken has 2 numbers, 0 are due for 1 observed"):
+        made((b,), (0.1, 0.2))
+    with pytest.raises(ValueError, match=r"--taken is .*within \[-1.0, -1.0\]"):
+        made((a, b), (9.0,) * 6)
+    one, other = made((a, b), (0.9,) * 6), made((a, b), (-0.9,) * 6)
+    assert made((b,)).actions.shape == one.actions.shape == (3, 3, 2)
+    assert not np.allclose(one.distance, other.distance)
+
+
+def test_classes_that_were_taken_become_one_hot() -> None:
+    model: Any = WindowModel(small_model())
+    model.spec = replace(model.spec, action=replace(model.spec.action, discrete=True))
+    taken = plan_images.taken_actions(model, 2, (1.0, 0.0, 1.0))
+    assert taken.tolist() == [[[[0, 1], [1, 0], [0, 1]]]]
+    with pytest.raises(ValueError, match="the class 2; there are 0 to 1"):
+        plan_images.taken_actions(model, 2, (2.0, 0.0, 1.0))

@@ -129,6 +129,16 @@ def test_clips_are_sampled_frame_by_frame_as_well_as_at_once(denoiser: VideoDeno
     torch.testing.assert_close(first[:, 1], found[:, 1], rtol=1e-4, atol=1e-4)
 
 
+def test_in_bfloat16_it_predicts_nearly_the_same(denoiser: VideoDenoiser, tmp_path: Path) -> None:
+    tiny_video.save(*parts(), tmp_path / "video")
+    rounded = video.build(video.Config(str(tmp_path / "video"), dtype="bfloat16"))
+    clip = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    sigma = torch.tensor([[0.5, 1.0, 2.0]]).repeat(2, 1)
+    ours, theirs = (each.x0(latents(), sigma, each.condition(clip[:, :0], F)) for each in (rounded, denoiser))
+    assert ours.dtype == torch.float32 and rounded.decode(rounded.encode(clip)).dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     tiny_video.save(*parts(channels=8), tmp_path / "mixed")
     with pytest.raises(ValueError, match="takes 4 channels and the autoencoder gives latents of 8"):

@@ -23,6 +23,8 @@ def test_every_world_becomes_a_video_in_turn_at_the_rate_of_its_frames(tmp_path:
         np.testing.assert_allclose(episode.time, [0.0, 0.5, 1.0, 1.5])
         expected = worlds.sample_video(worlds.NAMES[index], 4, np.random.default_rng((0, index)), 5)
         np.testing.assert_allclose(expected.time, episode.time, rtol=1e-6)
+        assert dataset.schema.state == ("x", "y")
+        np.testing.assert_array_equal(episode.state, expected.objects[:, 0])
 
 
 @pytest.mark.parametrize("substeps", [0, 3, 20])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.episodes import DataError
@@ -21,6 +22,8 @@ from worldsim.data.shard_files import Index, fill, read_index, write_index
 from worldsim.data.shards import Layout, Table, shard_rows
 from worldsim.data.space import check_space, full_disk_explained
 from worldsim.data.workers import decode, default_workers, pieces_of
+from worldsim.files import locked
+from worldsim.pixels import to_video
 from worldsim.protocols import FrozenEncoder
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,8 @@ def cache_features(dataset: Episodes, encoder: FrozenEncoder, config: Config | N
     """The features of a data set: read if they are there, else computed; a killed run goes on where it stopped.
 
     The folder's name is a hash of the data set, the encoder (its weights, configuration and preprocessing) and the
-    dtype, so features of another encoder are never read by mistake. A damaged shard is said and computed again.
+    dtype, so features of another encoder are never read by mistake. A damaged shard is said and computed again. Of
+    several processes that need the same features one computes them, and the others wait.
 
     Raises DataError if the encoder breaks its word or float16 cannot hold a feature, OSError (ENOSPC) if space ends.
     """
@@ -82,9 +86,14 @@ def cache_features(dataset: Episodes, encoder: FrozenEncoder, config: Config | N
     identity = {"version": VERSION, "dataset": dataset.fingerprint, "encoder": encoder.fingerprint}
     identity = identity | {"dtype": config.dtype, "shape": list(shape)}
     folder = config.folder / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
-    index = read_index(folder, identity, Layout(shape, shard_rows(shape, config.shard_bytes, config.batch)))
-    if index.missing:
-        _compute(dataset, encoder, config, folder, identity, index)
+    new = Layout(shape, shard_rows(shape, config.shard_bytes, config.batch))
+    if not folder.is_dir():
+        check_space(folder, shape[0] * new.row_bytes, f"the features of {shape[0]} frames")
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) if os.access(folder, os.W_OK) else nullcontext():  # of others who use this folder, one writes
+        index = read_index(folder, identity, new)
+        if index.missing:
+            _compute(dataset, encoder, config, folder, identity, index)
     table = Table(folder, index.layout)
     return FeatureCache(folder, dataset.fingerprint, encoder.fingerprint, offsets, table)
 
@@ -105,7 +114,6 @@ def _compute(
     what = f"the features of {total} frames"
     there = 0 if begun is None else begun.rows
     check_space(folder, (todo - there) * layout.row_bytes, what)
-    folder.mkdir(parents=True, exist_ok=True)
     text = "computing %s into %s (%d of %d shards); an interrupted run goes on where it stopped"
     log.info(text, what, folder, len(missing), layout.shards)
     write_index(folder, identity, index)
@@ -164,8 +172,3 @@ def _encode(
             "normalise the encoder's output"
         )
     return values.to(torch.float16).cpu().numpy()
-
-
-def to_video(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 frames [..., Y, X, C] as video [..., C, Y, X] in [-1, 1]."""
-    return frames.movedim(-1, -3).to(dtype) / 127.5 - 1

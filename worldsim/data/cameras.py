@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,15 @@ class Cameras:
         self.path, self.source, self.lengths = first.path, first.source, first.lengths
         self.schema = replace(first.schema, cameras=names)
         self.damage = _joined(parts)
-        self.fingerprint = hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Episodes.fingerprint`, of each camera in turn."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(" ".join(part.fingerprint for part in self._parts).encode()).hexdigest()
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -62,3 +72,16 @@ def _joined(parts: Sequence[Episodes]) -> tuple[Damage, ...]:
         if damage.what not in told:
             told.append(damage.what)
     return tuple(Damage(index, "; ".join(found[index])) for index in sorted(found))
+
+
+def one_size(sizes: Mapping[str, tuple[int, ...]], size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    """(Y, X) that the frames of all cameras are given out in: `size`, or their own (Y, X ...), of none (0, 0).
+
+    Raises DataError, with the remedy, if they differ and none is asked for.
+    """
+    own = {name: (y, x) for name, (y, x, *_) in sizes.items()}
+    if size is None and len(set(own.values())) > 1:
+        raise DataError(
+            f"the cameras of {path} differ in size: {own}; scale all with --size Y X, or choose one with --camera"
+        )
+    return size or next(iter(own.values()), (0, 0))

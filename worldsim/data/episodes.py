@@ -76,15 +76,19 @@ class Source:
     seed: int | None = None
 
 
-def check_episode(episode: Episode, schema: Schema) -> None:
-    """Raise DataError unless the episode has the schema's shapes and dtypes and only finite numbers."""
+def check_episode(episode: Episode, schema: Schema, video: bool = True) -> None:
+    """Raise DataError unless the episode has the schema's shapes and dtypes and only finite numbers.
+
+    Without `video` its rows only: frames are not looked for.
+    """
     frames = episode.length
     if frames < 2:
         raise DataError(f"episode {episode.index} has {frames} frames; it needs at least 2 to hold an action")
     image = None if schema.image is None else (frames, schema.views, *schema.image)
     state = None if schema.state is None else (frames, len(schema.state))
     transitions = (frames - 1,) if schema.reward else None
-    _check_array(episode, "video", episode.video, image, np.uint8)
+    if video:
+        _check_array(episode, "video", episode.video, image, np.uint8)
     _check_array(episode, "state", episode.state, state, np.float32)
     _check_array(episode, "action", episode.action, (frames - 1, schema.action.size), np.float32)
     _check_array(episode, "reward", episode.reward, transitions, np.float32)

@@ -7,9 +7,7 @@ because LeRobot warns of unknown keys in `info.json` and drops them.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,12 +120,6 @@ def tasks_table(tasks: list[str]) -> pa.Table:
     about = {"index_columns": ["task"], "column_indexes": [header], "columns": [{**number, "metadata": None}, text]}
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
     return table.replace_schema_metadata({"pandas": json.dumps({**about, "pandas_version": "2.0.0"})})
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _feature(dtype: str, size: int, names: list[str] | None) -> dict[str, Any]:

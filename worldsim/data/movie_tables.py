@@ -9,6 +9,7 @@ action leads nowhere, may be there or not; with `state` it must be there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from worldsim.data.episodes import DataError
-from worldsim.data.reader import Rows, check_increasing, check_rows, common_actions
+from worldsim.data.reader import Rows, check_increasing, check_rows, common_actions, ends
 from worldsim.data.tables import read_table, to_numpy
 
 log = logging.getLogger(__name__)
 
 KINDS = (".csv", ".parquet")
-KNOWN = ("reward", "done", "timestamp", "frame", "task", "episode")
+TEXT = pyarrow.csv.ConvertOptions(column_types={"episode": pa.string(), "task": pa.string()})
+"""Names stay as they are written: a film 000 is not the number 0."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Tables:
     own: dict[str, Path]  # by the name of a film
     shared: pa.Table | None
     shared_file: Path | None
+    rows: Mapping[str, NDArray[np.int64]]  # of the shared table, in order, by the name of a film
 
     def of(self, name: str) -> pa.Table:
         """The rows of a film, in order. Raises DataError if there are none."""
@@ -46,12 +49,12 @@ class Tables:
                 f"there is no table {name}.csv or {name}.parquet beside it, and no table of all films with a column "
                 "'episode'; write its actions there, a row a frame"
             )
-        found = self.shared.filter(
-            pa.array([str(value) == name for value in self.shared.column("episode").to_pylist()])
-        )
-        if not len(found):
-            raise DataError(f"{self.shared_file} has no row whose 'episode' is {name!r}; add them or remove the film")
-        return found
+        if name not in self.rows:
+            raise DataError(
+                f"{self.shared_file} has no row whose 'episode' is {name!r} (it has {', '.join(list(self.rows)[:5])} "
+                "...); add them or remove the film"
+            )
+        return self.shared.take(pa.array(self.rows[name]))
 
 
 def tables_of(folder: Path, names: list[str]) -> Tables:
@@ -65,17 +68,26 @@ def tables_of(folder: Path, names: list[str]) -> Tables:
             "name, or one table for all films with a column 'episode'; move the others away"
         )
     if not others:
-        return Tables(tuple(files), own, None, None)
+        return Tables(tuple(files), own, None, None, {})
     shared = _read(others[0])
     if "episode" not in shared.column_names:
         raise DataError(
             f"{others[0]} is named like no film and has no column 'episode' ({', '.join(shared.column_names)}): add it "
             "with the names of the films, or name the table like its film"
         )
-    stored = {str(value) for value in shared.column("episode").unique().to_pylist()}
-    if lone := sorted(stored - set(names)):
+    rows = _by_film(shared.column("episode"))
+    if lone := sorted(rows.keys() - set(names)):
         log.warning("%s has rows of %d films that are not there: %s", others[0], len(lone), ", ".join(lone[:10]))
-    return Tables(tuple(files), own, shared, others[0])
+    return Tables(tuple(files), own, shared, others[0], rows)
+
+
+def _by_film(column: pa.ChunkedArray) -> dict[str, NDArray[np.int64]]:
+    """The rows of each film, in order, by what its name is in the column `episode`."""
+    codes = column.combine_chunks().dictionary_encode("encode")
+    known = [str(value) for value in codes.dictionary.to_pylist()]
+    order = np.argsort(codes.indices.to_numpy(), kind="stable")
+    end = np.cumsum(np.bincount(codes.indices.to_numpy(), minlength=len(known)))
+    return {name: order[first:last] for name, first, last in zip(known, [0, *end[:-1]], end, strict=True)}
 
 
 def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows, tuple[str, ...]]:
@@ -95,21 +107,37 @@ def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows,
         raise DataError(f"it has {count} states for {frames} frames; a state for each frame is due: add the last row")
     if "frame" in table.column_names and (numbers := _number(table, "frame")) is not None:
         check_increasing(numbers.astype(np.float64), "frame numbers")
+        if not np.array_equal(numbers, np.floor(numbers)):
+            row = int((numbers != np.floor(numbers)).argmax())
+            raise DataError(f"its frame number of row {row} is {numbers[row]:g}; whole numbers are due: 0, 1, 2 ...")
         if not np.array_equal(numbers - numbers[0], np.arange(count)):
             raise DataError(f"its frame numbers leave some out ({numbers[0]:.0f} to {numbers[-1]:.0f} in {count} rows)")
     _check_times(_number(table, "timestamp"), fps)
-    reward, done = _number(table, "reward"), _number(table, "done")
-    both = reward is not None and done is not None
+    reward, done = _outcomes(table, frames)
     rows = Rows(
         time=np.arange(frames) / fps,
         action=action[: frames - 1].astype(np.float32),
         state=None if state is None else state.astype(np.float32),
-        reward=reward[: frames - 1].astype(np.float32) if both and reward is not None else None,
-        done=done[: frames - 1].astype(bool) if both and done is not None else None,
-        task=str(table.column("task")[0]) if "task" in table.column_names else "",
+        reward=reward,
+        done=done,
+        task=str(table.column("task")[0].as_py() or "") if "task" in table.column_names else "",
     )
     check_rows(index, rows)
     return rows, names
+
+
+def _outcomes(table: pa.Table, frames: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    """Rewards and ends [frames - 1] of the transitions, or None for both. Raises DataError for one alone."""
+    reward, done = _number(table, "reward"), _number(table, "done")
+    if reward is None and done is None:
+        return None, None
+    if reward is None or done is None:
+        has, lacks = ("reward", "done") if done is None else ("done", "reward")
+        raise DataError(
+            f"its table has a column {has!r} and none {lacks!r}: add it (0 in every row if there is nothing to tell), "
+            f"or leave {has!r} out"
+        )
+    return reward[: frames - 1].astype(np.float32), ends(done[: frames - 1], "its column 'done'")
 
 
 def _check_times(stored: NDArray[Any] | None, fps: float) -> None:
@@ -159,6 +187,6 @@ def _read(file: Path) -> pa.Table:
     if file.suffix == ".parquet":
         return read_table(file, None, "which holds actions")
     try:
-        return pyarrow.csv.read_csv(file)
+        return pyarrow.csv.read_csv(file, convert_options=TEXT)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is damaged: {error}; correct this line or write the table again") from error

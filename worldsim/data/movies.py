@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.data import codec
+from worldsim.data.digests import file_digest
 from worldsim.data.episodes import FRONT, DataError, Schema
 from worldsim.data.gather import gather, usual
 from worldsim.data.images import resize
 from worldsim.data.movie_tables import rows_of, tables_of
-from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, file_digest, pick_camera
+from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, pick_camera
 
 RATE = 0.002  # how far, as a part, the rate of a film may be off a whole number: 29.97 is 30
 
@@ -116,7 +118,8 @@ def open_movies(path: Path, camera: str | None = None, size: tuple[int, int] | N
         found.sound[0].reward is not None,
     )
     files = [*(file for film in sound for file in film.files), *tables.files]
-    digest = file_digest(files, *folders, str(shown), str([part.episode for part in found.damage]))
+    damaged = str([part.episode for part in found.damage])
+    digest = partial(file_digest, path, files, *folders, str(shown), damaged)
     return Gathered(path, schema, found.rows, Decoder(tuple(films), shown), digest, found.damage)
 
 
@@ -143,6 +146,12 @@ def _film(name: str, folders: tuple[Path, ...]) -> Film:
             probes.append(codec.probe(file, scan=True))
         except DataError as error:
             raise DataError(f"{file} is damaged: {error}; restore it from a copy or record it again") from error
+    if slow := [file for file, probe in zip(files, probes, strict=True) if probe.fps < 1 - RATE]:
+        rate = probes[files.index(slow[0])].fps
+        raise DataError(
+            f"{slow[0]} has {rate:.6g} frames a second, 1 or more are due: write it anew with "
+            f"ffmpeg -i {slow[0].name} -r 1 new.mp4, and its rows too"
+        )
     if len({probe.frames for probe in probes}) > 1:
         counts = {file.parent.name: probe.frames for file, probe in zip(files, probes, strict=True)}
         raise DataError(f"its cameras have different numbers of frames: {counts}; cut them to the same moments")

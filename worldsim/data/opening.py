@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from worldsim.data import layout, minari, movies, stable_worldmodel
@@ -13,6 +13,7 @@ from worldsim.data.episodes import DataError, check_episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.reader import Damage, Episodes, Kept
 from worldsim.data.workers import dataset_of_worker, process_pool
+from worldsim.data.write import aside, partials
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,20 @@ FORMATS = (
 )
 NAMED = 10  # damaged episodes that a message names
 PIECE = 256  # frames looked at at a time
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is read, the same in every job on a run: the arguments of `open_dataset` but the place."""
+
+    camera: Choice = None
+    size: tuple[int, int] | None = None
+    fps: int | None = None
+    skip_damaged: bool = False
+
+    def open(self, path: Path | str) -> Episodes:
+        """`open_dataset` of that place, which tells what is raised."""
+        return open_dataset(path, self.camera, self.size, self.fps, self.skip_damaged)
 
 
 def open_dataset(
@@ -50,7 +65,7 @@ def open_dataset(
     if not skip_damaged:
         raise DataError(
             f"{len(damage)} of {len(dataset)} episodes of {path} are damaged: {named}{more}. `worldsim data validate "
-            f"{path}` names every one; --skip-damaged goes on with the rest"
+            f"{path}` names every one; --skip-damaged (in Python skip_damaged=True) goes on with the rest"
         )
     log.warning("skipping %d of %d episodes of %s: %s%s", len(damage), len(dataset), path, named, more)
     bad = {found.episode for found in damage}
@@ -71,7 +86,7 @@ def look(
     if fps is not None and fps < 1:
         raise ValueError(f"fps is {fps}; at least 1 frame a second is due")
     place = Path(path)
-    if str(path).startswith("minari:"):
+    if str(path).startswith(minari.NAMED):
         return minari.open_minari(place, camera, size, fps)
     if (place / layout.INFO).is_file():
         return EpisodeDataset(place, camera, size, strict=False)
@@ -95,7 +110,7 @@ def find_damage(dataset: Episodes, workers: int = 0) -> tuple[Damage, ...]:
     whole = [index for index in range(len(dataset)) if index not in known]
     for index in whole:
         try:
-            check_episode(dataset.episode(index, video=False), replace(dataset.schema, image=None, cameras=()))
+            check_episode(dataset.episode(index, video=False), dataset.schema, video=False)
         except DataError as error:
             known[index] = str(error)
     if dataset.schema.image is not None:
@@ -128,10 +143,14 @@ def watch_in_worker(index: int) -> str | None:
 
 
 def _missing(place: Path) -> str:
-    partial = place.absolute().with_name(f".{place.absolute().name}.partial")
-    if partial.exists():
+    if (old := aside(place)).is_dir():
         return (
-            f"{place} does not exist; {partial.name} beside it is what a writer that was killed left of it: write it "
-            "again, which replaces that"
+            f"{place} does not exist; {old.name} beside it is the data set that was there when a writer was killed "
+            "that replaced it: give it its name back, or write it again"
+        )
+    if begun := partials(place):
+        return (
+            f"{place} does not exist; {begun[0].name} beside it is what a writer has begun that is at work or was "
+            "killed: wait for it, or write it again, which clears that away"
         )
     return f"{place} does not exist; `worldsim collect` makes a data set, `worldsim data convert` reads {FORMATS}"

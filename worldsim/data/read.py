@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.data import codec, images, layout
+from worldsim.data import codec, headers, images, layout
+from worldsim.data.cameras import one_size
 from worldsim.data.columns import Columns, data_files, read_columns
-from worldsim.data.episodes import DataError, Episode, Schema, Source, check_finite
+from worldsim.data.digests import checksum, file_digest
+from worldsim.data.episodes import DataError, Episode, Schema, check_finite
 from worldsim.data.limits import REMEDY, read_json
 from worldsim.data.placement import Wrong, check_videos, place
-from worldsim.data.reader import Damage, check_increasing, pick_camera
-from worldsim.data.tables import image_size, read_info
+from worldsim.data.reader import Damage, check_increasing, ends, pick_camera
+from worldsim.data.tables import read_info
 from worldsim.protocols import ActionSpec
 
 TOLERANCE = 1e-4  # seconds that a stored float32 time may be off the frame clock: LeRobot's
@@ -48,15 +50,16 @@ class EpisodeDataset:
         info = read_info(path)
         ours_path = path / layout.OURS
         self._ours: dict[str, Any] = read_json(ours_path) if ours_path.is_file() else {}
-        self._checksums: dict[str, str] = self._ours.get("sha256", {})
+        self._checksums = headers.checksums(self._ours, ours_path)
         self._checked: set[Path] = set()
-        self.source = Source(**self._ours.get("source", {}))
+        self.source = headers.source(self._ours, ours_path)
         kinds = {name: feature["dtype"] for name, feature in info["features"].items()}
         stored = tuple(name for name, kind in kinds.items() if kind in ("video", "image"))
         cameras = pick_camera(stored, camera, path)
-        sizes = {name: image_size(info["features"][name]) for name in cameras}
+        sizes = {name: headers.image_size(name, info["features"][name], path / layout.INFO) for name in cameras}
         self._chosen = f"{cameras if len(cameras) < len(stored) else ''}{size or ''}"
-        self._stored_sizes, image = sizes, self._image(sizes, size)
+        image = (*one_size(sizes, size, path), 3) if sizes else None
+        self._stored_sizes = sizes
         self._placements, wrong = place(path, info, cameras)
         shapes = {name: shape[:2] for name, shape in sizes.items()}
         _raise_first(wrong, strict)
@@ -82,7 +85,7 @@ class EpisodeDataset:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what is read of the data set: of its checksums, or of the size and the ends of another's files."""
+        """A hash of what is read of the data set: its checksums, and what files hold of which it has none."""
         return self._fingerprint
 
     @cached_property
@@ -91,14 +94,13 @@ class EpisodeDataset:
         digest.update(self._chosen.encode())
         if self._checksums:
             digest.update(json.dumps(self._checksums, sort_keys=True).encode())
-            return digest.hexdigest()
-        for folder in ("data", "videos", "meta/episodes"):
-            for file in sorted(f for f in (self.path / folder).rglob("*") if f.is_file()):
-                digest.update(f"{file.relative_to(self.path).as_posix()}:{file.stat().st_size}".encode())
-                with file.open("rb") as handle:
-                    digest.update(handle.read(2**16))
-                    handle.seek(max(0, file.stat().st_size - 2**16))
-                    digest.update(handle.read())
+        known = {name for name in self._checksums if not name.startswith("meta/")}  # those are compared when read
+        folders = ["data", "videos"]
+        if len(known) < len(self._checksums) or not known:  # sets of ours from before stay what they were
+            folders.append("meta/episodes")
+        files = sorted(file for folder in folders for file in (self.path / folder).rglob("*") if file.is_file())
+        if others := [file for file in files if file.relative_to(self.path).as_posix() not in known]:
+            digest.update(file_digest(self.path, others).encode())
         return digest.hexdigest()
 
     def episode(self, index: int, video: bool = True) -> Episode:
@@ -111,7 +113,7 @@ class EpisodeDataset:
             action=self._take(layout.ACTION, index)[:-1],
             time=self.time(index),
             reward=self._take(layout.REWARD, index)[:-1] if self.schema.reward else None,
-            done=self._take(layout.DONE, index)[:-1] if self.schema.reward else None,
+            done=ends(self._take(layout.DONE, index)[:-1], layout.DONE) if self.schema.reward else None,
             task=tasks[0] if tasks else "",
         )
 
@@ -158,19 +160,6 @@ class EpisodeDataset:
         first, last = self._places[index]
         return self._columns.values[name][first:last]
 
-    def _image(
-        self, sizes: dict[str, tuple[int, int, int]], size: tuple[int, int] | None
-    ) -> tuple[int, int, int] | None:
-        """Y, X, C of the frames as they are given out."""
-        if not sizes:
-            return None
-        if size is None and len(set(sizes.values())) > 1:
-            raise DataError(
-                f"the cameras of {self.path} differ in size: {sizes}; scale all with --size, or choose one (--camera)"
-            )
-        height, width, channels = next(iter(sizes.values()))
-        return (*(size or (height, width)), channels)
-
     def _read_columns(self, info: dict[str, Any]) -> tuple[Columns, dict[Path, str]]:
         features = info["features"]
         if layout.ACTION not in features:
@@ -192,11 +181,9 @@ class EpisodeDataset:
             stored, size = features[layout.STATE].get("names"), self._columns.values[layout.STATE].shape[1]
             whole = isinstance(stored, list) and len(stored) == size
             names = tuple(str(name) for name in stored) if whole else tuple(f"state_{i}" for i in range(size))
-        if "action" in self._ours:
-            spec = self._ours["action"]
-            action = ActionSpec(tuple(spec["low"]), tuple(spec["high"]), spec["discrete"])
-        else:
-            actions = self._columns.values[layout.ACTION]
+        actions = self._columns.values[layout.ACTION]
+        action = headers.action_spec(self._ours, actions.shape[1], self.path / layout.OURS)
+        if action is None:
             finite = np.where(np.isfinite(actions), actions, np.nan)
             action = ActionSpec(tuple(np.nanmin(finite, 0).tolist()), tuple(np.nanmax(finite, 0).tolist()))
         reward = layout.REWARD in features and layout.DONE in features
@@ -215,6 +202,8 @@ class EpisodeDataset:
                 for name in (layout.STATE, layout.ACTION, layout.REWARD):
                     if name in self._columns.values:
                         check_finite(index, name, self._take(name, index))
+                if self.schema.reward:
+                    ends(self._take(layout.DONE, index)[:-1], layout.DONE)
                 self._check_time(index)
             except DataError as error:
                 wrong[index] = str(error)
@@ -233,7 +222,7 @@ class EpisodeDataset:
     def _check_described(self, info: dict[str, Any]) -> Wrong:
         """Episodes that have rows or are counted, but that `meta/episodes` does not describe: half a recording."""
         told = info.get("total_episodes")
-        counted = min(told, len(self) + 10**6) if isinstance(told, int) else 0
+        counted = min(told, len(self) + 10**4) if isinstance(told, int) else 0
         found = np.unique(self._columns.episodes)
         missing = {*range(len(self), counted), *found[(found < 0) | (found >= len(self))].tolist()}
         what = "it is not described in meta/episodes: the set is half written; finish its recording, or leave it out"
@@ -244,7 +233,7 @@ class EpisodeDataset:
         if file in self._checked:
             return
         expected = self._checksums.get(file.relative_to(self.path).as_posix())
-        if expected is not None and layout.checksum(file) != expected:
+        if expected is not None and checksum(file) != expected:
             raise DataError(f"{file} is damaged ({why}): its checksum is not the one of {layout.OURS}; {REMEDY}")
         self._checked.add(file)
 

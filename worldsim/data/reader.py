@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ class Episodes(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that is read of it."""
+        """A hash of all that is read of it: the same for a copy elsewhere, another for any byte that is changed."""
         ...
 
     def __len__(self) -> int:
@@ -103,14 +104,23 @@ class Gathered:
         schema: Schema,
         rows: Sequence[Rows | None],
         frames: Frames | None,
-        fingerprint: str,
+        fingerprint: Callable[[], str],
         damage: tuple[Damage, ...] = (),
         source: Source | None = None,
     ) -> None:
         self.path, self.schema, self.source = path, schema, source or Source()
-        self.damage, self.fingerprint = damage, fingerprint
+        self.damage, self._hash = damage, fingerprint
         self.lengths = np.array([0 if row is None else len(row.time) for row in rows], dtype=np.int64)
         self._rows, self._frames = tuple(rows), frames
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Episodes.fingerprint`; all files are read for it, when it is first asked for."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._hash()
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -162,8 +172,16 @@ class Kept:
         self.path, self.schema, self.source = whole.path, whole.schema, whole.source
         self.kept = tuple(int(index) for index in kept)
         self.lengths = whole.lengths[np.array(self.kept)]
-        self.fingerprint = hashlib.sha256(f"{whole.fingerprint} {self.kept}".encode()).hexdigest()
         self._whole = whole
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Episodes.fingerprint`, and of which are kept."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(f"{self._whole.fingerprint} {self.kept}".encode()).hexdigest()
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -205,6 +223,27 @@ def check_increasing(time: NDArray[np.float64], name: str) -> None:
         )
 
 
+def ends(values: NDArray[Any], what: str) -> NDArray[np.bool_]:
+    """Whether each transition ended its episode, [n], of booleans, 0 and 1 in [n] or [n, 1].
+
+    Raises DataError naming the first row that is anything else: a NaN is no end.
+    """
+    if values.dtype == np.bool_ and values.size == len(values):
+        return values.reshape(len(values))
+    try:
+        numbers = values.reshape(len(values)).astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} holds {values.dtype} {list(values.shape)}; a 0 or 1 for each row is due") from error
+    bad = ~np.isin(numbers, (0, 1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"{what}, row {row}, is {numbers[row]:g}: 0 or 1 is due, whether that transition ended the episode; "
+            f"{int(bad.sum())} of {len(numbers)} rows are to be corrected"
+        )
+    return numbers == 1
+
+
 def common_actions(count: int, actions: int) -> None:
     """Raise DataError unless there are as many actions as transitions, or one more, which is not used."""
     if actions not in (count - 1, count):
@@ -237,16 +276,3 @@ def bounds(actions: Sequence[NDArray[np.float32]]) -> ActionSpec:
     low = np.min([part.min(0) for part in actions], axis=0)
     high = np.max([part.max(0) for part in actions], axis=0)
     return ActionSpec(tuple(low.tolist()), tuple(high.tolist()))
-
-
-def file_digest(files: Sequence[Path], *words: str) -> str:
-    """A hash of the names, sizes and both ends of some files and of some words."""
-    digest = hashlib.sha256("\n".join(words).encode())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as handle:
-            digest.update(handle.read(2**16))
-            handle.seek(max(0, size - 2**16))
-            digest.update(handle.read())
-    return digest.hexdigest()

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.data.cameras import one_size
+from worldsim.data.digests import file_digest
 from worldsim.data.episodes import DataError, Schema, Source
 from worldsim.data.gather import gather
 from worldsim.data.hdf5 import Hdf5, names_in, numbers, views
 from worldsim.data.images import resize
-from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, file_digest, pick_camera
+from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, ends, pick_camera
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +92,7 @@ def open_stable_worldmodel(
     chosen = pick_camera(tuple(cameras), camera, path)
     columns = tuple(cameras[name] for name in chosen)
     sizes = {name: _size(file, name) for name in columns}
-    if size is None and len(set(sizes.values())) > 1:
-        raise DataError(
-            f"the cameras of {path} differ in size: {sizes}; scale all with --size, or choose one (--camera)"
-        )
-    shown = size or next(iter(sizes.values()), (0, 0))
+    shown = one_size(sizes, size, path)
     state = next((name for name in STATES if name in names and name not in images), None)
     wrong = _misplaced(lengths, offsets, {name: file.array(name).shape[0] for name in columns})
 
@@ -112,7 +111,8 @@ def open_stable_worldmodel(
         rows.sound[0].reward is not None,
     )
     frames = Pixels(file, columns, tuple(offsets.tolist()), shown) if columns else None
-    digest = file_digest([found], *chosen, str(shown), str(fps), str([part.episode for part in rows.damage]))
+    damaged = str([part.episode for part in rows.damage])
+    digest = partial(file_digest, found, (found,), *chosen, str(shown), str(fps or RATE), damaged)
     return Gathered(path, schema, rows.rows, frames, digest, rows.damage, Source("stable-worldmodel"))
 
 
@@ -153,6 +153,6 @@ def _rows(file: Hdf5, names: tuple[str, ...], state: str | None, place: tuple[in
     reward = done = None
     if {"reward", "terminated"} <= set(names):
         reward = numbers(file.read("reward", start, start + length), "reward")[1:, 0]
-        done = file.read("terminated", start, start + length).reshape(length).astype(bool)[1:]
+        done = ends(file.read("terminated", start, start + length)[1:], "terminated")
     values = None if state is None else numbers(file.read(state, start, start + length), state)
     return Rows(np.arange(length) / fps, action, values, reward, done)

@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from worldsim.data import layout
 from worldsim.data.episodes import DataError
-from worldsim.data.limits import REMEDY, check_template, read_json
+from worldsim.data.headers import check_info
+from worldsim.data.limits import REMEDY, read_json
 
 STRING_MIB, VALUES = 16, 10**6  # of one string and of one list in the footer of a parquet file
 
 
 def read_info(path: Path) -> dict[str, Any]:
+    """`info.json` of the folder, whose entries that are read are what is due there.
+
+    Raises FileNotFoundError if there is none, and DataError for a damaged one or one of another version.
+    """
     file = path / layout.INFO
     if not file.is_file():
         raise FileNotFoundError(
@@ -30,12 +35,7 @@ def read_info(path: Path) -> dict[str, Any]:
             f"{file} says codebase_version {version!r}, this reads {layout.VERSION!r}; convert it with lerobot "
             "(its script convert_dataset_v21_to_v30)"
         )
-    if missing := {"fps", "features", "data_path", "video_path"} - info.keys():
-        raise DataError(f"{file} has no {', '.join(sorted(missing))}; {REMEDY}")
-    for name in ("data_path", "video_path"):
-        if info[name] is not None:
-            check_template(str(info[name]), f"{name} of {file}")
-    return info
+    return check_info(info, file)
 
 
 def open_parquet(file: Path, why: str) -> pq.ParquetFile:
@@ -49,6 +49,10 @@ def open_parquet(file: Path, why: str) -> pq.ParquetFile:
 
 
 def read_table(file: Path, names: list[str] | None, why: str) -> pa.Table:
+    """The named columns (None: all) of a parquet file, all rows. Raises DataError if it is damaged or lacks them.
+
+    why: what the file is for, as a relative clause, for the error.
+    """
     try:
         with open_parquet(file, why) as parquet:
             table = parquet.read(columns=names)
@@ -77,17 +81,10 @@ def to_numpy(column: pa.ChunkedArray, what: str = "a column") -> NDArray[Any]:
         if len(array) == 0 or len(values) % len(array) or not _even(array, len(values) // len(array)):
             raise DataError(f"{what} has lists of different lengths; {REMEDY}")
         values = values.reshape(len(array), -1)
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+    return values.astype(np.float32) if values.dtype in (np.float64, np.object_) else values  # objects: booleans, None
 
 
 def _even(array: pa.Array, size: int) -> bool:
     if pa.types.is_fixed_size_list(array.type):
         return True
     return bool((np.diff(array.offsets.to_numpy()) == size).all())
-
-
-def image_size(feature: dict[str, Any]) -> tuple[int, int, int]:
-    """(Y, X, C) of a video feature, whichever order its names tell; without names, that order."""
-    names = feature.get("names") or ("height", "width", "channels")
-    sizes = dict(zip((str(name)[0] for name in names), feature["shape"], strict=True))
-    return sizes["h"], sizes["w"], sizes["c"]

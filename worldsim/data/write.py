@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +14,13 @@ from typing import Any
 import av
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from worldsim.data import codec, layout, stats
+from worldsim.data.digests import checksum
 from worldsim.data.episodes import Episode, Schema, Source, check_episode
 from worldsim.data.space import check_space, full_disk_explained
-from worldsim.files import atomic_write_json, check_folder
+from worldsim.files import LOCK, atomic_write_json, check_folder
 
 EPISODES_PER_FILE = 500  # fewer where a file reaches LeRobot's size limits first
 COMPRESSED = 0.2  # of the raw bytes of video, assumed when asking for space before the work
@@ -26,7 +30,8 @@ class Writer:
     """Writes episodes to a LeRobot v3.0 folder; a context manager.
 
     Leaving the block without an error finishes the data set: its folder appears whole, at once. An error, an interrupt
-    or a kill leaves no folder of that name, so that half a data set is never taken for a whole one.
+    or a kill leaves no folder of that name, so that half a data set is never taken for a whole one. What a killed
+    writer left is cleared away by the next one; two at a time do not meet before the end.
 
     Raises FileExistsError if `path` exists, unless `overwrite` (which only ever replaces a data set), and OSError
     (ENOSPC) if `expected_frames` do not fit or the disk runs full.
@@ -45,7 +50,7 @@ class Writer:
         check_space(path, _estimate(schema, expected_frames), f"a data set of {expected_frames} frames")
         self.path, self.schema = path, schema
         self._source, self._config = source or Source(), config or codec.Config()
-        self._partial = path.absolute().with_name(f".{path.absolute().name}.partial")
+        self._overwrite = overwrite
         self._tasks: dict[str, int] = {}
         self._meta: list[dict[str, Any]] = []
         self._stats: list[dict[str, stats.Stats]] = []
@@ -55,8 +60,8 @@ class Writer:
         self._videos: dict[str, codec.VideoWriter] = {}
 
     def __enter__(self) -> Writer:
-        shutil.rmtree(self._partial, ignore_errors=True)  # what a killed writer of the same data set left
-        (self._partial / "meta").mkdir(parents=True)
+        self._partial, self._lock = _begin(self.path.absolute())
+        (self._partial / "meta").mkdir()
         return self
 
     def __exit__(
@@ -69,6 +74,7 @@ class Writer:
         finally:
             self._abandon()
             shutil.rmtree(self._partial, ignore_errors=True)
+            self._lock.release()
 
     def add(self, episode: Episode) -> None:
         """Append an episode; its index must be the number of episodes before it. Raises DataError if it is unfit."""
@@ -154,7 +160,7 @@ class Writer:
         for video in self._videos.values():
             video.close()
         paths = [self._file_path(layout.DATA_PATH), *(self._file_path(layout.VIDEO_PATH, c) for c in self._videos)]
-        self._checksums |= {path.relative_to(self._partial).as_posix(): layout.checksum(path) for path in paths}
+        self._checksums |= {path.relative_to(self._partial).as_posix(): checksum(path) for path in paths}
         self._parquet, self._videos = None, {}
         self._file, self._in_file = self._file + 1, 0
 
@@ -165,6 +171,7 @@ class Writer:
         episodes = self._partial / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
         episodes.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._meta), episodes)
+        self._checksums[episodes.relative_to(self._partial).as_posix()] = checksum(episodes)
         pq.write_table(layout.tasks_table(list(self._tasks)), self._partial / layout.TASKS)
         merged = {name: stats.merge([part[name] for part in self._stats]).as_lists() for name in self._stats[0]}
         atomic_write_json(self._partial / layout.STATS, merged)
@@ -173,7 +180,9 @@ class Writer:
         atomic_write_json(self._partial / layout.INFO, layout.info(self.schema, self._config, name, *counts))
         ours = {"action": asdict(self.schema.action), "source": asdict(self._source), "sha256": self._checksums}
         atomic_write_json(self._partial / layout.OURS, ours)
-        _replace(self._partial, self.path)
+        check_target(self.path, self._overwrite)  # another writer may have been faster
+        _replace(self._partial, self.path.absolute())
+        (self.path / LOCK).unlink(missing_ok=True)
 
     def _abandon(self) -> None:
         """Close what is still open after an error; what it wrote is deleted next."""
@@ -185,8 +194,13 @@ class Writer:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise FileExistsError or NotADirectoryError unless a data set may be written to `path`."""
+    """Raise FileExistsError or NotADirectoryError unless a data set may be written to `path`.
+
+    One that a killed writer had put aside, to replace it, is put back first.
+    """
     check_folder(path.parent, "choose another place for the data set")
+    if not path.exists() and (old := aside(path)).is_dir():
+        os.replace(old, path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
@@ -202,9 +216,43 @@ def _estimate(schema: Schema, frames: int) -> int:
     return int(frames * (row + COMPRESSED * schema.views * height * width * channels))
 
 
+def aside(path: Path) -> Path:
+    """Where the data set at `path` lies while another one takes its place."""
+    return path.absolute().with_name(f".{path.absolute().name}.old")
+
+
+def partials(path: Path) -> list[Path]:
+    """The folders that writers of `path` have begun, now or before they were killed."""
+    name = glob.escape(path.absolute().name)
+    return sorted(path.absolute().parent.glob(f".{name}.partial")) + sorted(
+        path.absolute().parent.glob(f".{name}.*.partial")
+    )
+
+
+def _begin(path: Path) -> tuple[Path, FileLock]:
+    """A new folder to write in, and its lock; folders of the same name whose writers are dead are deleted."""
+    for folder in partials(path):
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, OSError):  # its writer is at work, or has just finished
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    lock, folder = FileLock(fresh / LOCK), Path(f"{fresh}.partial")
+    lock.acquire()
+    os.replace(fresh, folder)  # only with its lock it has a name that is looked for
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)  # a temporary one is private; an ordinary folder follows the umask
+    return folder, lock
+
+
 def _replace(source: Path, target: Path) -> None:
     """Move a finished folder into place; an old one goes only then."""
-    old = source.with_name(f"{source.name}.old")
+    old = aside(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.replace(target, old)

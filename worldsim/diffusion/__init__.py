@@ -7,8 +7,9 @@ variance preserving, exploding (EDM) or rectified flow, is the same thing times 
 converted at its door.
 """
 
+from worldsim.diffusion.clips import clip_levels, denoising_errors, sample_clips
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
-from worldsim.diffusion.samplers import Denoise, ddim, dpm_solver, euler, heun, sample
+from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
 from worldsim.protocols import Schedule
 
@@ -18,10 +19,13 @@ __all__ = [
     "VP",
     "Denoise",
     "Kind",
+    "Method",
     "Schedule",
     "add_noise",
+    "clip_levels",
     "convert",
     "ddim",
+    "denoising_errors",
     "dpm_solver",
     "euler",
     "from_config",
@@ -30,6 +34,7 @@ __all__ = [
     "level",
     "ratio",
     "sample",
+    "sample_clips",
     "spread",
     "to_x0",
     "weight",

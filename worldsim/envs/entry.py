@@ -21,7 +21,9 @@ class Dynamics(Protocol):
     """An environment as pure functions of exact states [B, S], float32, whose rows are independent."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As Gymnasium knows the environment."""
+        ...
 
     @property
     def size(self) -> int:
@@ -29,13 +31,19 @@ class Dynamics(Protocol):
         ...
 
     @property
-    def state_names(self) -> tuple[str, ...]: ...
+    def state_names(self) -> tuple[str, ...]:
+        """A name for each of the S entries of a state."""
+        ...
 
     @property
-    def low(self) -> tuple[float, ...]: ...
+    def low(self) -> tuple[float, ...]:
+        """The least action, [A]."""
+        ...
 
     @property
-    def high(self) -> tuple[float, ...]: ...
+    def high(self) -> tuple[float, ...]:
+        """The greatest action, [A]."""
+        ...
 
     @property
     def seconds(self) -> float:

@@ -83,6 +83,9 @@ def _bounded(action: NDArray[np.float32], spec: ActionSpec) -> NDArray[np.float3
 
 
 def check(spec: ModelSpec, objective: Objective, config: Config, draws: bool) -> None:
+    """Raise MissingPrediction if the objective needs what the world model does not predict, and ValueError for settings
+    that none can have or that this one cannot serve. draws: whether pictures are asked for.
+    """
     require(objective, spec)
     needs = [(draws, "pixels", "choose observation='features' and no render_mode, or fine-tune with --pixels")]
     needs.append((config.max_uncertainty is not None, "uncertainty", "leave out max_uncertainty"))
@@ -103,6 +106,9 @@ def check(spec: ModelSpec, objective: Objective, config: Config, draws: bool) ->
 
 
 def observation_space(spec: ModelSpec, config: Config, width: int) -> gym.spaces.Box:
+    """What an agent sees: features float32 [F], F = `width`, or a picture uint8 [Y, V * X, C]; with the goal beside it
+    (`show_goal`) [2 F] or [Y, V * X, 2 C].
+    """
     parts = 1 + config.show_goal
     if config.observation == "features":
         return gym.spaces.Box(-np.inf, np.inf, (parts * width,), np.float32)

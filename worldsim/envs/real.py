@@ -50,27 +50,33 @@ class RealDynamics:
 
     @property
     def size(self) -> int:
+        """Rows and columns of an image."""
         return self.base.size
 
     @property
     def name(self) -> str:
+        """As the wrapped dynamics are called."""
         return self.base.name
 
     @property
     def state_names(self) -> tuple[str, ...]:
+        """A name for each of the S + 6 + 3 A entries of a state."""
         past = (f"past_{i + 1}_{a}" for i in range(LONGEST) for a in range(len(self.low)))
         return (*self.base.state_names, *NAMES, *past)
 
     @property
     def low(self) -> tuple[float, ...]:
+        """The least action, [A]."""
         return self.base.low
 
     @property
     def high(self) -> tuple[float, ...]:
+        """The greatest action, [A]."""
         return self.base.high
 
     @property
     def seconds(self) -> float:
+        """Of an environment step."""
         return self.base.seconds
 
     def split(self, state: Array) -> tuple[Array, Array, Array]:
@@ -107,12 +113,15 @@ class RealDynamics:
         return image
 
     def euclidean(self, state: Array, goal: Array) -> Array:
+        """Straight distances [B] between the wrapped states."""
         return self.base.euclidean(self.split(state)[0], self.split(goal)[0])
 
     def geodesic(self, state: Array, goal: Array) -> Array:
+        """Distances [B] between the wrapped states along the way that can be gone."""
         return self.base.geodesic(self.split(state)[0], self.split(goal)[0])
 
     def reached(self, state: Array, goal: Array) -> NDArray[np.bool_]:
+        """Success [B] of the wrapped states."""
         return self.base.reached(self.split(state)[0], self.split(goal)[0])
 
     def oracle(self, state: Array, goal: Array) -> Array | None:
@@ -126,6 +135,7 @@ class RealDynamics:
         return self.base.oracle(base, self.split(goal)[0])
 
     def at(self, state: Array, xy: Array) -> Array:
+        """The states [B, S + 6 + 3 A] with the agent at rest at xy [B, 2], no action on its way and clock 0."""
         base, named, past = self.split(state)
         return self.join(self.base.at(base, xy), np.where(np.arange(6) < FACTORS, named, 0), np.zeros_like(past))
 

@@ -11,9 +11,9 @@ import numpy as np
 from worldsim.envs.behaviours import TWO_ROOM
 from worldsim.envs.entry import Entry
 from worldsim.envs.episodes import OPTIONS, check_options, rows
-from worldsim.envs.pairs import PROTOCOLS, two_room_pairs
 from worldsim.envs.two_room import SIZE, STATE_NAMES, Array, pack, unpack
 from worldsim.envs.two_room_dynamics import TwoRoomDynamics
+from worldsim.envs.two_room_pairs import PROTOCOLS, two_room_pairs
 from worldsim.envs.two_room_sample import FACTORS, check_free, goals, layouts, places
 
 S = len(STATE_NAMES)

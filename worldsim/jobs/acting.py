@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import keys
-from worldsim.data.cache import to_video
 from worldsim.envs.pairs import Pairs
 from worldsim.models import simulator
 from worldsim.objectives import CautiousObjective, GoalObjective
+from worldsim.pixels import to_video
 from worldsim.policies.mpc import MPC
 from worldsim.policies.mpc import Config as MPCConfig
 from worldsim.policies.random import Random

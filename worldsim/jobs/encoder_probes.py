@@ -13,9 +13,9 @@ from torch import Tensor
 
 from worldsim.backbones import dinov2
 from worldsim.backbones.reduced import fit_reduction
-from worldsim.data.cache import to_video
 from worldsim.envs import two_room, two_room_sample, worlds
 from worldsim.jobs.parts import ReductionConfig
+from worldsim.pixels import to_video
 from worldsim.protocols import FrozenEncoder
 
 SINGLE = ("arena", "goal", "four_rooms", "corridors", "maze", "pillars", "car")  # worlds with one moving object
@@ -136,7 +136,12 @@ def encode(encoder: FrozenEncoder, frames: NDArray[np.uint8], batch: int = 64) -
 
 
 def ridge_errors(x: Tensor, y: Tensor, ends: tuple[int, int]) -> Tensor:
-    """Euclidean errors of ridge regression from x [M, F] to y [M, 2] on the rows after ends[1].
+    """Euclidean errors of `ridge_places` on the rows after ends[1]."""
+    return (ridge_places(x, y, ends) - y[ends[1] :]).norm(dim=1)
+
+
+def ridge_places(x: Tensor, y: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Places [M - ends[1], 2] by ridge regression from x [M, F] to y [M, 2] of the rows after ends[1].
 
     Fitted in its dual form on rows before ends[0], with the penalty of least error on the rows between the ends.
     """
@@ -149,11 +154,8 @@ def ridge_errors(x: Tensor, y: Tensor, ends: tuple[int, int]) -> Tensor:
     gram, cross = x[:fit] @ x[:fit].T, x[fit:] @ x[:fit].T
     values, vectors = torch.linalg.eigh(gram)
     target, seen = vectors.T @ (y[:fit] - middle), cross @ vectors
-    errors = []
-    for ridge in RIDGES:
-        found = seen @ (target / (values.clamp(min=0) + ridge * values.mean())[:, None]) + middle
-        errors.append((found - y[fit:]).norm(dim=1))
-    best = min(errors, key=lambda e: float(e[: choose - fit].mean()))
+    found = [seen @ (target / (values.clamp(min=0) + ridge * values.mean())[:, None]) + middle for ridge in RIDGES]
+    best = min(found, key=lambda places: float((places - y[fit:])[: choose - fit].norm(dim=1).mean()))
     return best[choose - fit :]
 
 

@@ -1,10 +1,14 @@
-"""`worldsim evaluate`: held-out start + actions -> model.rollout (H >> training) -> decode -> measures -> report."""
+"""`worldsim evaluate`: held-out start + actions -> model.rollout (H >> training) -> decode -> measures -> report.
+
+A video model without actions is judged by `jobs/evaluate_video.py` instead.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,8 @@ from tqdm import tqdm
 
 from worldsim import envs
 from worldsim.backbones import dino_world
-from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
-from worldsim.jobs import coverage, devices, held_out, pages, paths, runs, saved
+from worldsim.jobs import coverage, devices, evaluate_video, held_out, pages, runs, saved, video_task
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.pretrain import seen_in_pretraining
@@ -45,11 +48,12 @@ TOLERANCE = 4.5 / 65  # of the width of the picture: at the goal, for TwoRoom
 class Config:
     """How far imagination can be trusted: compare it with what happened in episodes that no training saw."""
 
-    run: tyro.conf.Positional[Path]
-    """The folder of a finished finetune or quickstart run."""
+    run: tyro.conf.Positional[str | Path]
+    """The folder of a finished finetune or quickstart run; or a video model without actions: a folder of diffusers, a
+    bundled name, a hub name, or the address of `worldsim serve-backbone`."""
     data: Path | None = None
     """None: the data set of the run, of which only the test episodes are used. Of another data set, episodes that the
-    run was trained on are left out."""
+    run was trained on are left out. A video model needs one."""
     horizon: int = 16
     """Model steps to imagine, cut to what the episodes allow."""
     context: int | None = None
@@ -65,10 +69,12 @@ class Config:
     batch: int = 16
     """Clips side by side."""
     out: Path | None = None
-    """None: in the run folder, under evaluate."""
+    """None: in the run folder, under evaluate; of a video model runs/evaluate-NAME."""
     seed: int = 0
     device: str = "cpu"
     dtype: Precision = "float32"
+    video: video_task.Settings = field(default_factory=video_task.Settings)
+    """Of a video model alone."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -83,15 +89,24 @@ class Config:
 
 def run(config: Config) -> Path:
     """Evaluate, and write summary.json and report.html; returns their folder."""
-    out = config.out or config.run / "evaluate"
-    saved.model_folder(config.run)
+    if video_task.is_video_model(str(config.run)):
+        return run_video(config)
+    _refuse(config, ("video",), "is of a video model, and {run} is a run")
+    place = Path(config.run)
+    out = config.out or place / "evaluate"
+    saved.model_folder(place)
     runs.check_new(out, config.overwrite)
     devices.find(config.device)
-    loaded = saved.load(config.run)
+    loaded = saved.load(place)
     data = config.data or loaded.config.data
-    if config.data is None and not paths.there(data):
-        raise FileNotFoundError(f"the data set of the run, {data}, is not there; name its folder with --data")
-    dataset = open_dataset(data, loaded.config.seen, skip_damaged=loaded.config.skip_damaged)
+    try:
+        dataset = loaded.config.reading.open(data)
+    except FileNotFoundError as error:
+        if config.data is not None:
+            raise
+        raise FileNotFoundError(
+            f"the data set of the run, {data}, is not there; name where it is with --data ({error})"
+        ) from error
     evaluation = evaluate(loaded, dataset, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(evaluation))
@@ -100,15 +115,39 @@ def run(config: Config) -> Path:
     return folder
 
 
+def run_video(config: Config) -> Path:
+    """`run` for a video model without actions."""
+    name = str(config.run)
+    _refuse(config, ("horizon", "context", "tolerance", "dtype"), "is of a run; {run} is a video model (--video.*)")
+    if config.data is None:
+        raise ValueError(f"{name} is a video model: name the data set to judge it on with --data")
+    out = config.out or Path("runs") / f"evaluate-{re.sub(r'[^0-9A-Za-z.]+', '-', Path(name).name)}"
+    runs.check_new(out, config.overwrite)
+    task = video_task.Task(
+        *(name, config.data, config.video, config.clips, config.position),
+        *(config.shown, config.batch, config.seed, config.device),
+    )
+    found = evaluate_video.evaluate(task)
+    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    evaluate_video.write(found, folder, {"model": name, "data": str(config.data)})
+    return folder
+
+
+def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
+    """Raise ValueError for a setting that was given and would not be heeded."""
+    usual = Config(config.run)
+    for name in names:
+        if getattr(config, name) != getattr(usual, name):
+            raise ValueError(f"--{name} {why.format(run=config.run)}: leave it out")
+
+
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
     unlike = held_out.check_data(loaded.model.spec, dataset)
     columns, probe = position_probe(loaded, dataset, config.position)
     told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config
-    found = held_out.unseen(
-        dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.seen, tuning.skip_damaged
-    )
+    found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
     notes = (*unlike, *found.notes, *([leak] if leak else []))
     for note in notes:

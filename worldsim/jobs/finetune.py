@@ -22,6 +22,7 @@ from worldsim.data.cache import FeatureCache
 from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader, Split
 from worldsim.data.clips import Config as ClipConfig
+from worldsim.data.opening import Reading
 from worldsim.data.reader import Episodes
 from worldsim.files import check_folder
 from worldsim.jobs import calibrating, ensembles, parts, paths, runs, saved, train
@@ -44,6 +45,8 @@ FIXED = (
         "camera",
         "cameras",
         "proprioception",
+        "size",
+        "fps",
         "skip_damaged",
         "encoder",
         "predictor",
@@ -75,8 +78,7 @@ class Config:
     """Action conditioning of a frozen predictor on action-labelled episodes, and heads on its features."""
 
     data: tyro.conf.Positional[Path]
-    """A folder or file of any format that is read: LeRobot v3.0, as `worldsim collect` writes it, mp4 films beside
-    tables of actions, stable-worldmodel's HDF5, Minari (minari:ID for one where Minari keeps them)."""
+    """A data set of any format that is read, such as `worldsim collect` writes; minari:ID for one of Minari's."""
     out: Path = Path("runs/finetune")
     camera: str | None = None
     """Which camera of the data the world model sees; None: the only one, or what --cameras says."""
@@ -85,6 +87,10 @@ class Config:
     proprioception: tuple[str, ...] = ()
     """Entries of the state that the world model is told with each frame; `all`: all of them. Nothing by default: on a
     robot this is its own joints, but in the environments of this library the state is the exact answer."""
+    size: tuple[int, int] | None = None
+    """Scale frames to height and width; needed for cameras of different sizes."""
+    fps: int | None = None
+    """Frames a second of a format that does not tell them (HDF5, Minari)."""
     skip_damaged: bool = False
     """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     encoder: Component = component("backbones", "dinov2")
@@ -144,6 +150,11 @@ class Config:
         if self.camera is not None:
             return self.camera
         return None if self.cameras in ((), ("all",)) else self.cameras
+
+    @property
+    def reading(self) -> Reading:
+        """How the data is read, by every job on the run."""
+        return Reading(self.seen, self.size, self.fps, self.skip_damaged)
 
 
 def run(config: Config) -> Path:

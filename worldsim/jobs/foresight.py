@@ -16,6 +16,7 @@ from worldsim import keys
 from worldsim.data.clips import Clips
 from worldsim.jobs.held_out import still
 from worldsim.jobs.results import COPY_LAST, FLOOR, RIGHT, SHUFFLED, ZERO, Errors, ImaginedFilm
+from worldsim.pixels import to_range
 from worldsim.protocols import Obs, WorldModel
 
 
@@ -79,7 +80,7 @@ class _Scene:
 def _see(subject: Subject, clips: Clips, context: int, device: torch.device, seed: int) -> _Scene:
     assert clips.video is not None
     model = subject.model
-    video, time = clips.video.to(device).float() / 127.5 - 1, clips.time.to(device)
+    video, time = to_range(clips.video.to(device)), clips.time.to(device)
     exact = None if clips.state is None else clips.state.to(device)
     told = exact if model.spec.proprioception is not None else None
     if told is not None and subject.told is not None:

@@ -13,12 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
-from worldsim.data.opening import open_dataset
+from worldsim.data.opening import Reading
 from worldsim.data.reader import Episodes
-from worldsim.jobs import paths
 from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
@@ -77,13 +75,12 @@ def unseen(
     trained_on: str,
     training: Path,
     split_seed: int,
-    camera: Choice = None,
-    skip_damaged: bool = False,
+    reading: Reading | None = None,
 ) -> Unseen:
     """Which episodes of `dataset` a run may be judged on.
 
-    trained_on is the fingerprint of the data set of the run, `training` the folder where it was, `camera` what was
-    read of it. Of that data set they are the test episodes. Of another one they are those that are not among the
+    trained_on is the fingerprint of the data set of the run, `training` the place where it was, `reading` how
+    it was read. Of that data set they are the test episodes. Of another one they are those that are not among the
     training and validation episodes of the first (`same_episode`); if that is gone, all, with a note that nothing
     could be compared. Episodes are compared from their beginnings, so one that was cut out of the middle of another
     is not found.
@@ -92,7 +89,10 @@ def unseen(
     """
     if dataset.fingerprint == trained_on:
         return Unseen(split_episodes(len(dataset), split_seed).test)
-    first = open_dataset(training, camera, skip_damaged=skip_damaged) if paths.there(training) else None
+    try:
+        first = (reading or Reading()).open(training)
+    except FileNotFoundError:
+        first = None
     if first is None or first.fingerprint != trained_on:
         return Unseen(
             tuple(range(len(dataset))),

@@ -11,17 +11,18 @@ import torch
 from einops import rearrange
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim import keys
 from worldsim.data import open_dataset
-from worldsim.data.cache import to_video
 from worldsim.data.cameras import Choice
 from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
+from worldsim.data.reader import Episodes
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
 from worldsim.jobs import held_out
 from worldsim.objectives import GoalObjective, MissingPrediction
+from worldsim.pixels import to_range, to_video
 from worldsim.protocols import Objective, Obs, WorldModel
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def make_env(
     model: WorldModel[Any],
-    data: str | Path,
+    data: str | Path | Episodes,
     reward: Objective | None = None,
     config: Config | None = None,
     starts: int = 64,
@@ -39,8 +40,10 @@ def make_env(
 ) -> WorldModelEnv:
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
-    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode. Raises
-    ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
+    data: its place, or what `open_dataset` gave, which can scale frames, tell a rate and leave out what is damaged.
+    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode.
+
+    Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """
     _check_reward(model, reward)
     return WorldModelEnv(model, real_starts(model, data, starts, seed, camera), reward, config, render_mode)
@@ -48,7 +51,7 @@ def make_env(
 
 def make_vector_env(
     model: WorldModel[Any],
-    data: str | Path,
+    data: str | Path | Episodes,
     num_envs: int,
     reward: Objective | None = None,
     config: Config | None = None,
@@ -65,17 +68,17 @@ def make_vector_env(
 
 
 def real_starts(
-    model: WorldModel[Any], data: str | Path, count: int = 64, seed: int = 0, camera: Choice = None
+    model: WorldModel[Any], data: str | Path | Episodes, count: int = 64, seed: int = 0, camera: Choice = None
 ) -> Starts:
     """`count` places in the episodes of a data set, with up to K frames before each; none is the end of an episode.
 
     There are fewer frames where half of the episodes are too short for K, and fewer places where all are taken. All are
     encoded in one call and kept while the environment lives, so their number is a matter of memory. camera: as the
-    fine-tuning chose; None: all that there are.
+    fine-tuning chose; None: all that there are, or those that the opened data set has.
     """
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
-    dataset, spec = open_dataset(Path(data), camera), model.spec
+    dataset, spec = open_dataset(data, camera) if isinstance(data, str | Path) else data, model.spec
     for note in held_out.check_data(spec, dataset):
         log.warning("%s", note)
     told = held_out.told_columns(model, dataset)
@@ -86,9 +89,11 @@ def real_starts(
     rows = np.random.default_rng(seed).permutation(reader.count)[:count]
     clips = reader.take(np.sort(rows))
     assert clips.video is not None
-    video = clips.video[:, :frames].float() / 127.5 - 1
-    state = None if clips.state is None or told is None else clips.state[:, :frames, told]
-    return Starts(Obs(video, state, clips.time[:, :frames]), clips.action[:, : frames - 1])
+    device = device_of(model)
+    video = to_range(clips.video[:, :frames].to(device))
+    state = None if clips.state is None or told is None else clips.state[:, :frames, told].to(device)
+    obs = Obs(video, state, clips.time[:, :frames].to(device))
+    return Starts(obs, clips.action[:, : frames - 1].to(device))
 
 
 def goal_of(
@@ -109,30 +114,33 @@ def goal_of(
             f"= {image}: give uint8 pictures [Y, V * X, C] = {due}"
         )
     shown = rearrange(torch.from_numpy(pictures), "m y (v x) c -> m 1 v y x c", v=image[0])
-    video = to_video(shown)
+    device = device_of(model)
     count, n = len(pictures), model.spec.actions_per_step
     told = _told(model, state, count)
-    obs = Obs(video, told, torch.zeros(count, 1))
+    obs = Obs(
+        to_video(shown.to(device)), None if told is None else told.to(device), torch.zeros(count, 1, device=device)
+    )
+    none = torch.zeros(count, 0, n, model.spec.action.size, device=device)
     with torch.no_grad():
-        state = model.encode(obs, torch.zeros(count, 0, n, model.spec.action.size), keys.rows(0, count))
+        state = model.encode(obs, none, keys.rows(0, count, device))
     return GoalObjective(model.latent(state), model.distance)
 
 
 def goal_in(
-    model: WorldModel[Any], data: str | Path, episode: int = 0, frame: int = -1, camera: Choice = None
+    model: WorldModel[Any], data: str | Path | Episodes, episode: int = 0, frame: int = -1, camera: Choice = None
 ) -> GoalObjective:
     """`goal_of` a frame of an episode of a data set (-1: the last), with its cameras and what the model is told of it.
 
-    camera: as the fine-tuning chose; None: all that there are. Raises ValueError for an episode or a frame that is not
-    there, and for data that is not like that of the training.
+    data, camera: as `make_env` takes them. Raises ValueError for an episode or a frame that is not there, and for data
+    that is not like that of the training.
     """
-    dataset = open_dataset(Path(data), camera)
+    dataset = open_dataset(data, camera) if isinstance(data, str | Path) else data
     told = held_out.told_columns(model, dataset)
     if not 0 <= episode < len(dataset):
-        raise ValueError(f"episode is {episode}; {data} has 0 to {len(dataset) - 1}")
+        raise ValueError(f"episode is {episode}; {dataset.path} has 0 to {len(dataset) - 1}")
     length = int(dataset.lengths[episode])
     if not -length <= frame < length:
-        raise ValueError(f"frame is {frame}; episode {episode} of {data} has {-length} to {length - 1}")
+        raise ValueError(f"frame is {frame}; episode {episode} of {dataset.path} has {-length} to {length - 1}")
     row = frame % length
     picture = np.concatenate(list(dataset.frames(episode, row, row + 1)[0]), axis=1)
     state = dataset.episode(episode, video=False).state
@@ -163,3 +171,9 @@ def _check_reward(model: WorldModel[Any], reward: Objective | None) -> None:
             "goal as the reward, goal_of(model, picture) or goal_in(model, data, episode), or any Objective; or "
             "fine-tune on episodes that have rewards"
         )
+
+
+def device_of(model: WorldModel[Any]) -> torch.device:
+    """Where the weights of a world model are; the CPU for one that has none, as a simulator."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from worldsim.backbones.reduced import ReducedEncoder, Reduction, fit_reduction, load_reduction
 from worldsim.data.cache import Config as CacheConfig
-from worldsim.data.cache import FeatureCache, cache_features, to_video
+from worldsim.data.cache import FeatureCache, cache_features
 from worldsim.data.reader import Episodes, pick_frames
+from worldsim.pixels import to_video
 from worldsim.precision import Precision, resolve
 from worldsim.protocols import FrozenEncoder
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worldsim.data.minari import NAMED
 from worldsim.pretrained import bundled
 from worldsim.registry import Component
 
@@ -15,22 +16,15 @@ C = TypeVar("C")
 
 
 def absolute(config: C) -> C:
-    """The `Config` with every path absolute: its `Path` fields, and each field `name` that names a folder."""
+    """The `Config` with every path absolute: its `Path` fields, and each field `name` that names a folder.
+
+    The name of a Minari data set (minari:ID) is no path and stays.
+    """
 
     def name(text: str) -> str:
         return os.path.abspath(Path(text).expanduser()) if Path(text).expanduser().is_dir() else text
 
-    return _changed(config, lambda path: path if named(path) else Path(os.path.abspath(path)), name)
-
-
-def named(path: Path) -> bool:
-    """Whether it is the name of a data set that Minari keeps, minari:ID, not a place."""
-    return str(path).startswith("minari:")
-
-
-def there(data: Path) -> bool:
-    """Whether a data set, a folder or a file, is where it is said to be; one that Minari keeps is taken to be."""
-    return named(data) or data.exists()
+    return _changed(config, lambda path: Path(os.path.abspath(path)), name)
 
 
 def relocated(config: C, out: Path, folder: Path) -> C:
@@ -52,6 +46,8 @@ def same_place(old: Any, new: Any, out: Path, folder: Path) -> bool:
     """Whether a plain setting of a run that was begun in `out` means in `folder` what `new` does."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(same_place(old[key], new[key], out, folder) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(same_place(*pair, out, folder) for pair in zip(old, new, strict=True))
     if old == new or not (isinstance(old, str) and isinstance(new, str)) or os.sep not in f"{old}{new}":
         return old == new
     return os.path.abspath(old) == os.path.abspath(new) or os.path.relpath(old, out) == os.path.relpath(new, folder)
@@ -62,8 +58,12 @@ def _changed(config: C, path: Callable[[Path], Path], name: Callable[[str], str]
     values: dict[str, Any] = {}
     for f in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]
         value = getattr(config, f.name)
-        if isinstance(value, Path):
+        if isinstance(value, Path) and str(value).startswith(NAMED):
+            continue
+        elif isinstance(value, Path):
             values[f.name] = path(value)
+        elif isinstance(value, tuple) and any(isinstance(entry, Path) for entry in value):
+            values[f.name] = tuple(path(entry) for entry in value)
         elif isinstance(value, Component):
             values[f.name] = dataclasses.replace(value, config=_changed(value.config, path, name))
         elif dataclasses.is_dataclass(value):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldsim import envs, registry
 from worldsim.config import component
-from worldsim.data import open_dataset
-from worldsim.jobs import devices, pages, plan_images, runs, saved
+from worldsim.jobs import devices, pages, picture_plans, runs, saved
 from worldsim.jobs.acting import Spent, baselines, carry_out, policy, seconds_alone
+from worldsim.jobs.goal_distances import Distance, goal_distance, penalty
 from worldsim.jobs.measures import wilson
 from worldsim.jobs.results import PlanFilm, PlanResult, PlanRow
 from worldsim.precision import Precision, resolve
@@ -28,8 +24,6 @@ from worldsim.protocols import ActionSpec, ModelSpec
 from worldsim.registry import Component
 
 log = logging.getLogger(__name__)
-
-Distance = Literal["temporal", "raw", "probe"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,9 @@ class Config:
     Several cameras stand side by side in one picture."""
     goal: Path | None = None
     """The picture of the goal of that plan."""
+    taken: tuple[float, ...] = ()
+    """What was done between the pictures of --obs, in a row: all numbers of every action, of discrete ones the class.
+    Needed for several pictures where the world model reads past actions, as those with adapter dino_wm do."""
     env: str | None = None
     """None: the one that the episodes of the training were collected in."""
     protocol: str = "near"
@@ -82,6 +79,8 @@ class Config:
         """Raises ValueError for a number that no run can have."""
         if bool(self.obs) != (self.goal is not None):
             raise ValueError("a plan from pictures needs both: --obs NOW.png --goal GOAL.png")
+        if self.taken and not self.obs:
+            raise ValueError("--taken is what was done between the pictures of --obs, and there are none")
         for name, least in (("pairs", 1), ("execute", 1), ("batch", 1), ("films", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
@@ -91,12 +90,14 @@ class Config:
 
 def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
-    model, out = saved.model_folder(config.run), config.out or config.run / default_name(config)
+    model = saved.model_folder(config.run)
     devices.find(config.device)
-    runs.check_new(out, config.overwrite)
     if config.goal is not None:
-        _check_pictures(model, config, config.goal)
-        return _from_pictures(saved.load(config.run), config, config.goal, out)
+        picture_plans.check(model, config, config.goal)
+        return picture_plans.run(saved.load(config.run), config, config.goal)
+    measure = () if config.distance == "temporal" else (config.distance,)
+    out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config), *measure))
+    runs.check_new(out, config.overwrite)
     loaded = saved.load(config.run)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
@@ -104,44 +105,6 @@ def run(config: Config) -> Path:
     pages.write_plan_report(result, folder / "report.html")
     for row in result.rows:
         log.info("%-24s %.2f [%.2f, %.2f] of %d", row.name, row.success, row.low, row.high, row.n)
-    return folder
-
-
-def default_name(config: Config) -> str:
-    """The folder of a plan in that of its run."""
-    measure = () if config.distance == "temporal" else (config.distance,)
-    plain = "-".join(("plan", config.protocol, *varied(config), *measure))
-    return plain if config.goal is None else "plan-pictures"
-
-
-def _check_pictures(model: Path, config: Config, goal: Path) -> None:
-    """Raise FileNotFoundError or ValueError for a picture that cannot be planned from, before a model is loaded."""
-    spec = saved.read_spec(model)
-    if spec.proprioception is None:  # otherwise there is no plan from pictures, whatever they show
-        for path in (*config.obs, goal):
-            plan_images.read_picture(path, spec)
-
-
-def _from_pictures(loaded: saved.Loaded, config: Config, goal: Path, out: Path) -> Path:
-    """Plan once from pictures; print the plan, write summary.json, plan.png and report.html; returns their folder."""
-    device = devices.find(config.device)
-    loaded.model.to(device)
-    loaded.heads.to(device)
-    distance, planner = goal_distance(loaded, config.distance), registry.build(config.planner)
-    cost = penalty(loaded, config.distance, config.uncertainty_penalty)
-    running = plan_images.Running(device, resolve(config.dtype, config.device), config.seed, cost)
-    made = plan_images.plan_pictures(loaded.model, planner, distance, config.obs, goal, running)
-    if made.distance[-1] >= made.distance[0]:
-        log.warning(
-            "the plan is not expected to come nearer to the goal (distance %.4g now, %.4g after it): the goal may be "
-            "reached, unlike the training, or beyond --planner.horizon",
-            *made.distance[[0, -1]],
-        )
-    folder = runs.create_run(out, config, overwrite=config.overwrite)
-    values = plan_images.as_json(made, loaded.model.spec)
-    runs.write_summary(folder, values)
-    plan_images.write(made, loaded.model.spec, folder)
-    sys.stdout.write(json.dumps(values) + "\n")  # for programs: all else goes to the log
     return folder
 
 
@@ -217,9 +180,11 @@ def _trained_in(loaded: saved.Loaded) -> str:
     """The environment that the episodes of the training were collected in; ValueError if it is none of ours."""
     remedy = f"say with --env in which to plan; there are {', '.join(envs.ids())}"
     try:
-        env = open_dataset(loaded.config.data, loaded.config.seen).source.env
+        env = loaded.config.reading.open(loaded.config.data).source.env
     except (OSError, ValueError) as error:
-        raise ValueError(f"the episodes that {loaded.folder} was trained on cannot be opened: {remedy}") from error
+        raise ValueError(
+            f"the episodes that {loaded.folder} was trained on cannot be opened ({error}): {remedy}"
+        ) from error
     if env not in envs.ids():
         raise ValueError(f"{loaded.folder} was trained on episodes of {env or 'an unknown environment'}: {remedy}")
     return env
@@ -251,38 +216,6 @@ def check_environment(spec: ModelSpec, dynamics: Any) -> None:
             )
     if takes != trained:
         log.warning("plans keep to the actions of the training, %s; %s takes %s", trained, dynamics.name, takes)
-
-
-def goal_distance(loaded: saved.Loaded, kind: Distance) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distance of that kind between latents. Raises ValueError if the run has no such head."""
-    heads = loaded.heads
-    if kind == "raw":
-        return lambda latent, goal: (latent - goal).float().pow(2).flatten(1).mean(1)
-    if kind == "temporal":
-        if heads.temporal is None:
-            raise ValueError(f"{loaded.folder} has no temporal distance: use --distance raw, or finetune --temporal")
-        return heads.temporal
-    if heads.probe is None:
-        raise ValueError(f"{loaded.folder} has no state probe: use --distance raw, or finetune --probe")
-    probe = heads.probe
-    return lambda latent, goal: (probe(latent) - probe(goal)).norm(dim=1)
-
-
-def penalty(loaded: saved.Loaded, kind: Distance, weight: float) -> float:
-    """What planning subtracts for a unit of uncertainty, in the units of that distance; 0 for weight 0.
-
-    weight * (mean distance of a real model step) / (mean uncertainty of a first step), both of the validation episodes.
-    Raises ValueError if the run tells no uncertainty.
-    """
-    if weight == 0:
-        return 0.0
-    known = loaded.calibration
-    if known is None:
-        raise ValueError(
-            f"uncertainty_penalty is {weight}, but {loaded.folder} tells no uncertainty: leave it out, or fine-tune "
-            "with --ensemble 3 or more"
-        )
-    return weight * next(move.mean for move in known.moves if move.kind == kind) / known.first
 
 
 def summary(result: PlanResult) -> dict[str, Any]:

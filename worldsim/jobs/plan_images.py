@@ -18,10 +18,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from worldsim import keys
-from worldsim.data.cache import to_video
 from worldsim.envs.imagined_spaces import pictures
 from worldsim.files import replacing
+from worldsim.models.ensemble import EnsembleModel
+from worldsim.models.feature import FeatureModel
 from worldsim.objectives import CautiousObjective, GoalObjective
+from worldsim.pixels import to_video
 from worldsim.protocols import ModelSpec, Obs, Planner, WorldModel
 from worldsim.report.html import write_report
 from worldsim.report.records import Figure, Film, Item, Report, Section, Table
@@ -54,11 +56,21 @@ class PicturePlan:
 
 
 def plan_pictures(
-    model: WorldModel[Any], planner: Planner, distance: Distance, obs: tuple[Path, ...], goal: Path, running: Running
+    model: WorldModel[Any],
+    planner: Planner,
+    distance: Distance,
+    obs: tuple[Path, ...],
+    goal: Path,
+    running: Running,
+    taken: tuple[float, ...] = (),
 ) -> PicturePlan:
-    """A plan from the frames in `obs`, oldest first and a model step apart, towards the picture `goal`.
+    """A plan from the k frames in `obs`, oldest first and a model step apart, towards the picture `goal`.
 
-    Raises FileNotFoundError or ValueError for a picture that is not there or not like those of the training.
+    taken: the actions between those frames in a row, [(k - 1) * n * A], of discrete ones their classes [(k - 1) * n];
+    due for k > 1 where the model reads past actions.
+
+    Raises FileNotFoundError or ValueError for a picture that is not there or not like those of the training, and for
+    actions that are missing or too many.
     """
     spec, device = model.spec, running.device
     if not 1 <= len(obs) <= spec.context:
@@ -71,6 +83,7 @@ def plan_pictures(
             f"this world model was trained with proprioception ({spec.proprioception} entries), which a picture does "
             "not show: act through `worldsim.policies.mpc` with Obs.state, or fine-tune without --proprioception"
         )
+    before = taken_actions(model, len(obs), taken)
     seen, aim = np.stack([read_picture(path, spec) for path in obs]), read_picture(goal, spec)
 
     def exact(latent: Tensor, other: Tensor) -> Tensor:
@@ -79,7 +92,8 @@ def plan_pictures(
 
     with torch.no_grad(), torch.autocast(device.type, running.dtype, enabled=running.dtype != torch.float32):
         first, search = keys.split(keys.rows(running.seed, 1, device), 2).unbind(-1)
-        state, target = (_encode(model, frames, device, first) for frames in (seen, aim[None]))
+        state = _encode(model, seen, before.to(device), first)
+        target = _encode(model, aim[None], before[:, :0].to(device), first)
         latent = model.latent(target)
         objective = GoalObjective(latent, exact)
         cautious = CautiousObjective(objective, running.penalty) if running.penalty else objective
@@ -173,11 +187,41 @@ def draw_strip(plan: PicturePlan) -> Picture:
     return np.concatenate(parts, 1)
 
 
-def _encode(model: WorldModel[Any], frames: Picture, device: torch.device, key: Tensor) -> Any:
-    """The state after frames [k, Y, V * X, 3] a model step apart; a feature world model sees the actions in them."""
+def taken_actions(model: WorldModel[Any], count: int, taken: tuple[float, ...]) -> Tensor:
+    """The actions [1, k - 1, n, A] between k = `count` frames; zeros where the model does not read them.
+
+    Raises ValueError if they are due and missing, too few, too many or none of the world model's.
+    """
+    spec = model.spec
+    n, action = spec.actions_per_step, spec.action
+    first = model.first if isinstance(model, EnsembleModel) else model
+    due = (count - 1) * n * (1 if action.discrete else action.size)
+    if not taken and (due == 0 or isinstance(first, FeatureModel)):
+        return torch.zeros(1, count - 1, n, action.size)
+    if len(taken) != due:
+        kind = "classes" if action.discrete else "numbers"
+        why = "" if taken else ": this world model reads what was done between them, so name it, or show one frame"
+        raise ValueError(
+            f"--taken has {len(taken)} numbers, {due} are due for {count} observed frames ({n} actions between two, "
+            f"each of {1 if action.discrete else action.size} {kind}, in their order){why}"
+        )
+    if action.discrete:
+        if wrong := [value for value in taken if value not in range(action.size)]:
+            raise ValueError(f"--taken has the class {wrong[0]:g}; there are 0 to {action.size - 1}")
+        one_hot = torch.eye(action.size)[torch.tensor([int(value) for value in taken])]
+        return one_hot.reshape(1, count - 1, n, action.size)
+    actions = torch.tensor(taken, dtype=torch.float32).reshape(1, count - 1, n, action.size)
+    low, high = torch.tensor(action.low), torch.tensor(action.high)
+    if not bool(((actions >= low) & (actions <= high)).all()):
+        raise ValueError(f"--taken is {list(taken)}; actions lie within {list(action.low)} and {list(action.high)}")
+    return actions
+
+
+def _encode(model: WorldModel[Any], frames: Picture, taken: Tensor, key: Tensor) -> Any:
+    """The state after frames [k, Y, V * X, 3] a model step apart, with actions [1, k - 1, n, A] between."""
     spec, count = model.spec, len(frames)
     views = spec.image[0] if spec.image else 1
+    device = taken.device
     video = to_video(rearrange(torch.from_numpy(frames.copy()), "k y (v x) c -> 1 k v y x c", v=views)).to(device)
     time = torch.arange(count, device=device)[None] * spec.seconds_per_step
-    none = torch.zeros(1, count - 1, spec.actions_per_step, spec.action.size, device=device)
-    return model.encode(Obs(video, None, time), none, key)
+    return model.encode(Obs(video, None, time), taken, key)

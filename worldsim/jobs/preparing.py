@@ -15,7 +15,6 @@ from worldsim.backbones import dino_world
 from worldsim.backbones.reduced import ReducedEncoder
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.clips import Split, clip_index, split_episodes
-from worldsim.data.opening import open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.jobs import parts, saved
 from worldsim.learners.predictor import check_rollout
@@ -48,7 +47,7 @@ def prepare(config: Config) -> Prepared:
     the heads does not exist or does not fit.
     """
     _check_numbers(config)
-    dataset = open_dataset(config.data, config.seen, skip_damaged=config.skip_damaged)
+    dataset = config.reading.open(config.data)
     _check_cameras(config, dataset)
     split = training_split(config, dataset)
     if len(split.test) == 1:

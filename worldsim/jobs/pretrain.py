@@ -37,8 +37,7 @@ class Config:
     """Action-free pretraining of DINO-world on any video; actions in the data are not read."""
 
     data: tyro.conf.Positional[Path]
-    """A folder or file of any format that is read (LeRobot v3.0, mp4 films beside tables, stable-worldmodel's HDF5,
-    Minari); each of its cameras is a video of its own."""
+    """A data set of any format that is read; each of its cameras is a video of its own."""
     out: Path = Path("runs/pretrain")
     encoder: Component = component("backbones", "dinov2")
     predictor: dino_world.Architecture = field(default_factory=dino_world.Architecture)
@@ -54,6 +53,12 @@ class Config:
     features: Annotated[Path | None, tyro.conf.arg(help="Where features are kept; None: in the run folder.")] = None
     dtype: Precision = "auto"
     """In which the frozen encoder computes features."""
+    size: tuple[int, int] | None = None
+    """Scale frames to height and width; needed for cameras of different sizes."""
+    fps: int | None = None
+    """Frames a second of a format that does not tell them (HDF5, Minari)."""
+    skip_damaged: bool = False
+    """Look through all frames first and leave out the episodes that are damaged, naming them, instead of stopping."""
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
@@ -67,7 +72,10 @@ class Config:
             raise ValueError(f"gaps are {self.gaps}: the least is 1 or more, the most no less than it")
 
 
-FIXED = ("data", "encoder", "predictor", "reduction", "frames", "gaps", "batch", "learner", "dtype", "seed")
+FIXED = (
+    *("data", "size", "fps", "skip_damaged", "encoder", "predictor", "reduction"),
+    *("frames", "gaps", "batch", "learner", "dtype", "seed"),
+)
 """The settings that a resumed run may not change."""
 PRETRAINING = "pretraining.json"
 """In the folder of a predictor: what it was pretrained on."""
@@ -94,7 +102,7 @@ def run(config: Config) -> Path:
     runs.check_run(config.out, written, config.resume, config.overwrite, FIXED)
     if config.features is not None:
         check_folder(config.features, "give another --features")
-    dataset = open_dataset(config.data)
+    dataset = open_dataset(config.data, None, config.size, config.fps, config.skip_damaged)
     split = split_episodes(len(dataset), config.seed, val=0.05, test=0.0)
     base = registry.build(config.encoder)
     network = _network(config, dataset, split.train, base)

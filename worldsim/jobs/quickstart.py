@@ -36,7 +36,7 @@ OTHER_JOBS = {
     **{f"finetune.{name}": f"give --{name} for all" for name in ("resume", "overwrite")},
     **{f"{stage}.overwrite": "give --overwrite for all" for stage in ("collect", "plan", "evaluate")},
     **{f"plan.{name}": "worldsim plan OUT, afterwards" for name in ("run", "env", "out", "obs", "goal")},
-    **{f"evaluate.{name}": "worldsim evaluate OUT, afterwards" for name in ("run", "data", "out")},
+    **{f"evaluate.{name}": "worldsim evaluate OUT, afterwards" for name in ("run", "data", "out", "video")},
 }
 """The settings of its stages that quickstart decides itself, and what to do instead."""
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from worldsim import envs
 from worldsim.data.episodes import Schema, Source
+from worldsim.data.images import resize
 from worldsim.protocols import ActionSpec
 
 SMOOTH = 0.9  # how much of a random action's deviation stays at the next step
@@ -182,7 +182,7 @@ class Generic:
         if frames is None or any(frame is None for frame in frames):
             raise ValueError("the environment renders nothing in render_mode rgb_array; there are no images to collect")
         image = np.stack([np.asarray(frame, np.uint8)[..., :3] for frame in frames])
-        image = image if self._size is None else resize(image, self._size)
+        image = image if self._size is None else resize(image, (self._size, self._size))
         return Look(image, np.asarray(seen, np.float32) if self._vector else None)
 
 
@@ -219,10 +219,3 @@ def choose(rows: NDArray[np.bool_], fresh: Memory, old: Memory) -> Memory:
     parts = {f.name: (getattr(fresh, f.name), getattr(old, f.name)) for f in fields(record)}
     picked = {k: np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, was) for k, (new, was) in parts.items()}
     return cast(Memory, type(record)(**picked))
-
-
-def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Images [N, Y, X, 3] scaled to [N, size, size, 3], anti-aliased."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    scaled = torch.nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -20,6 +20,7 @@ from transformers import Dinov2Config, Dinov2Model
 from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.learners.augment import block_masks, color_jitter, random_crops
 from worldsim.learners.schedule import decay_groups
+from worldsim.learners.working_copy import WorkingCopy, average
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ class SelfDistillation:
         self.mean, self.std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
         self.student = Network(config)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-        # the networks above are kept in fp32; these copies of them in bf16 do the work, 1.5 times faster on a CPU
-        self.fast_student = copy.deepcopy(self.student).bfloat16()
-        self.fast_teacher = copy.deepcopy(self.teacher).bfloat16()
+        # copies in bf16 do the work, 1.5 times faster on a CPU
+        self.student_copy = WorkingCopy(self.student, torch.bfloat16)
+        self.teacher_copy = WorkingCopy(self.teacher, torch.bfloat16)
         self.dino = DINOLoss(output_dim=config.prototypes, warmup_teacher_temp_epochs=1)
         self.ibot = IBOTPatchLoss(output_dim=config.prototypes)
         self.koleo = KoLeoLoss()
@@ -149,27 +150,23 @@ class SelfDistillation:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         temperature = 0.04 + 0.03 * min(1.0, share / 0.3)
-        _copy(self.student, self.fast_student)
-        _copy(self.teacher, self.fast_teacher)
+        self.student_copy.refresh()
+        self.teacher_copy.refresh()
         losses = self._losses(batch, temperature)
         loss = losses["dino"] + losses["ibot"] + config.koleo * losses["koleo"]
-        self.fast_student.zero_grad(set_to_none=True)
         loss.backward()
-        for slow, fast in zip(self.student.parameters(), self.fast_student.parameters(), strict=True):
-            slow.grad = None if fast.grad is None else fast.grad.float()
+        self.student_copy.hand_back()
         if share < 0.05:  # the prototypes hold still at first (DINO, Caron et al. 2021, appendix)
             self.student.cls_head.prototypes.grad = self.student.patch_head.prototypes.grad = None
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), config.clip)
         self.optimizer.step()
         momentum = 1 - (1 - config.ema) * (1 + math.cos(math.pi * share)) / 2
-        with torch.no_grad():
-            for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-                slow.lerp_(fast, 1 - momentum)
+        average(self.teacher, self.student, momentum)
         return {name: float(value.detach()) for name, value in losses.items()} | {"lr": lr, "grad_norm": float(norm)}
 
     def _losses(self, batch: Crops, temperature: float) -> dict[str, Tensor]:
         hidden, half = batch.mask.flatten(1), self.config.batch
-        student, teacher, wide = self.fast_student, self.fast_teacher, batch.globals.bfloat16()
+        student, teacher, wide = self.student_copy.fast, self.teacher_copy.fast, batch.globals.bfloat16()
         with torch.no_grad():
             seen = teacher.tokens(wide)
             target, patch_target = teacher.cls_head(seen[:, 0]), teacher.patch_head(seen[:, 1:][hidden])
@@ -199,10 +196,3 @@ class SelfDistillation:
         load_module_tensors(self.dino, state, "dino.")
         load_module_tensors(self.ibot, state, "ibot.")
         load_optimizer_tensors(self.optimizer, state)
-
-
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    with torch.no_grad():
-        torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
-            list(target.parameters()), list(source.parameters())
-        )

@@ -12,6 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.pixels import to_range
 from worldsim.protocols import ActionSpec, ModelSpec, Obs, Rollout, Step
 from worldsim.rollout import unroll
 
@@ -22,7 +23,9 @@ class Dynamics(Protocol):
     """An environment as pure functions of exact states [B, S], float32, whose rows are independent."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As Gymnasium knows the environment."""
+        ...
 
     @property
     def size(self) -> int:
@@ -30,13 +33,19 @@ class Dynamics(Protocol):
         ...
 
     @property
-    def state_names(self) -> tuple[str, ...]: ...
+    def state_names(self) -> tuple[str, ...]:
+        """A name for each of the S entries of a state."""
+        ...
 
     @property
-    def low(self) -> tuple[float, ...]: ...
+    def low(self) -> tuple[float, ...]:
+        """The least action, [A]."""
+        ...
 
     @property
-    def high(self) -> tuple[float, ...]: ...
+    def high(self) -> tuple[float, ...]:
+        """The greatest action, [A]."""
+        ...
 
     @property
     def seconds(self) -> float:
@@ -51,9 +60,13 @@ class Dynamics(Protocol):
         """Images [B, size, size, 3]."""
         ...
 
-    def euclidean(self, state: Array, goal: Array) -> Array: ...
+    def euclidean(self, state: Array, goal: Array) -> Array:
+        """The straight-line distance [B] from states [B, S] to goals [B, S], in the unit of the state's positions."""
+        ...
 
-    def geodesic(self, state: Array, goal: Array) -> Array: ...
+    def geodesic(self, state: Array, goal: Array) -> Array:
+        """The distance [B] of the shortest way that is open, in the same unit."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ class Simulator:
         """The environment's own images [B, H, 1, 3, Y, X] in [-1, 1] of latents [B, H, S]."""
         images = torch.from_numpy(self.dynamics.render(_numpy(latents.flatten(0, 1))))
         video = rearrange(images, "(b h) y x c -> b h 1 c y x", b=len(latents))
-        return video.to(latents.device).float() / 127.5 - 1
+        return to_range(video.to(latents.device))
 
     def features(self, latent: Tensor) -> Tensor:
         """The exact state [B, S]."""

@@ -87,7 +87,8 @@ class TinyVideo:
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """The flow."""
-        return self.transformer(noisy.transpose(1, 2), time).transpose(1, 2)
+        flow = self.transformer(noisy.transpose(1, 2).to(self.transformer.dtype), time)
+        return flow.transpose(1, 2).to(noisy.dtype)
 
     @property
     def _shift(self) -> float:

@@ -1,0 +1,176 @@
+"""`worldsim pretrain_video`: a folder that opens as a video model, exact resumes, bad input told before any work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.test_films import write
+from worldsim.backbones import video
+from worldsim.contracts import check_denoiser
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import pretrain_video, train
+from worldsim.jobs.pretrain_video import Transformer
+from worldsim.jobs.round_trip import Config as RoundTrip
+from worldsim.learners import autoencoder, video_diffusion
+
+SMALL = autoencoder.Architecture((4, 4, 8, 8), layers=1, channels=4, groups=4)
+
+
+def config_in(folder: Path) -> pretrain_video.Config:
+    for name, size in (("a", 16), ("b", 20)):
+        if not (folder / name).exists():
+            write(folder / name, size)
+    return pretrain_video.Config(
+        (folder / "a", folder / "b"),
+        folder / "run",
+        size=64,
+        frames=3,
+        gaps=(1, 2),
+        batch=2,
+        transformer=Transformer(patch=2, hidden=24, depth=1, heads=2, mlp_ratio=2),
+        autoencoder=autoencoder.Config(SMALL, batch=2, warmup=1, precision="float32"),
+        autoencoder_train=train.Config(steps=2, checkpoint_steps=1),
+        learner=video_diffusion.Config(warmup=1, precision="float32"),
+        train=train.Config(steps=2, checkpoint_steps=1),
+        round_trip=RoundTrip(judged=10, fitted=20),
+        val=0.2,
+        looked_at=8,
+        dtype="float32",
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    return pretrain_video.run(config_in(folder))
+
+
+def test_the_folder_of_a_run_opens_as_a_video_model_and_keeps_its_contract(made: Path) -> None:
+    denoiser = video.build(video.Config(str(made)))
+    spec = denoiser.spec
+    assert (spec.channels, spec.stride, spec.multiple, spec.per_frame, spec.kind) == (4, 8, 16, True, "flow")
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.rand(2, 3, 3, 64, 64, generator=generator) * 2 - 1
+    check_denoiser(denoiser, clip, torch.randn(2, 3, 4, 8, 8, generator=generator))
+
+
+def test_latents_of_training_frames_have_unit_variance(made: Path) -> None:
+    denoiser = video.build(video.Config(str(made)))
+    whole = json.loads((made.parent / "summary.json").read_text())
+    assert whole["latents"]["factor"] == pytest.approx(denoiser.networks["vae"].config.scaling_factor)  # type: ignore[union-attr]
+    frames = [EpisodeDataset(made.parent.parent / name, size=(64, 64)).frames(0)[:, 0] for name in ("a", "b")]
+    clip = torch.cat([torch.from_numpy(f).movedim(-1, 1).float() / 127.5 - 1 for f in frames])
+    latents = denoiser.encode(clip[None])
+    assert 0.3 < float(latents.std()) < 3 and abs(float(latents.mean())) < 1.5
+
+
+def test_the_summary_tells_held_out_losses_and_where_things_are(made: Path) -> None:
+    whole = json.loads((made.parent / "summary.json").read_text())
+    assert whole["autoencoder"]["steps"] == whole["transformer"]["steps"] == 2
+    assert whole["autoencoder"]["held_out/l1"] > 0 and whole["transformer"]["held_out/loss"] > 0
+    assert set(whole["round_trip"]) == {"a", "b"}
+    assert whole["round_trip"]["a"]["probe"]["error_px"] >= 0
+
+
+def test_what_was_seen_is_known_by_its_data_set(made: Path) -> None:
+    seen = json.loads((made / "pretraining.json").read_text())
+    assert [one["name"] for one in seen["datasets"]] == ["a", "b"]
+    assert all(len(one["held_out"]) + one["trained"] == 8 for one in seen["datasets"])
+    note = pretrain_video.seen_in_pretraining(made, EpisodeDataset(made.parent.parent / "a", size=(64, 64)))
+    assert note is not None and str(seen["datasets"][0]["held_out"]) in note
+    assert (
+        pretrain_video.seen_in_pretraining(made, EpisodeDataset(write(made.parent.parent / "c", lengths=(9, 9))))
+        is None
+    )
+
+
+@pytest.mark.parametrize("learner", [autoencoder.AutoencoderLearner, video_diffusion.VideoDiffusionLearner])
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_bits(
+    made: Path, learner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, update = config_in(tmp_path), learner.update
+
+    def broken(self: Any, batch: Any, step: int) -> Any:
+        if step == 1:
+            raise OSError("power is gone")
+        return update(self, batch, step)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr(learner, "update", broken)
+        pretrain_video.run(config)
+    again = pretrain_video.run(replace(config, resume=True))
+    for part in ("vae", "transformer"):
+        name = "diffusion_pytorch_model.safetensors"
+        assert (again / part / name).read_bytes() == (made / part / name).read_bytes()
+
+
+def test_no_action_is_read(made: Path, tmp_path: Path) -> None:
+    for name, size in (("a", 16), ("b", 20)):
+        write(tmp_path / name, size, action=0.7)
+    other = pretrain_video.run(config_in(tmp_path))
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    assert (other / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_stages_are_done_one_by_one(made: Path, tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    for number, stage in enumerate(pretrain_video.STAGES[:-1]):
+        found = pretrain_video.run(replace(config, stage=stage, resume=number > 0))  # type: ignore[arg-type]
+        assert found == config.out and not (config.out / "model").exists()
+    assert (config.out / "autoencoder").is_dir() and not (config.out / "train").exists()
+    again = pretrain_video.run(replace(config, resume=True))
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    assert (again / name).read_bytes() == (made / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"size": None}, "square and of one size"),
+        ({"size": 40}, "multiples of 16.*--size"),
+        ({"frames": 50}, "needs 50"),
+        ({"weights": (1.0,)}, "weights are"),
+        ({"val": 0.95}, "cannot be split"),
+        ({"transformer": Transformer(patch=2, hidden=25, heads=2)}, "multiple of"),
+        ({"device": "tpu"}, "device is tpu"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_a_folder_is_made(
+    settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    config = replace(config_in(tmp_path), **settings)
+    with pytest.raises(ValueError, match=told):
+        pretrain_video.run(config)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("settings", [{"frames": 1}, {"batch": 0}, {"gaps": (3, 2)}, {"shift": 0.0}, {"val": 1.0}])
+def test_numbers_that_no_run_can_have_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        pretrain_video.Config((tmp_path,), **settings)
+
+
+def test_a_run_goes_on_with_what_it_was_begun_with_alone(made: Path) -> None:
+    config = replace(config_in(made.parent.parent), resume=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        pretrain_video.run(replace(config, resume=False))
+    with pytest.raises(ValueError, match="batch"):
+        pretrain_video.run(replace(config, batch=3))
+    kept = made.parent / "pretraining.json"
+    text = kept.read_text()
+    kept.write_text(text.replace(json.loads(text)["datasets"][0]["dataset"], "0" * 64))
+    with pytest.raises(ValueError, match="not what"):
+        pretrain_video.run(config)
+    kept.write_text(text)
+    latents = made.parent / "latents.json"
+    text = latents.read_text()
+    latents.write_text(text.replace(json.loads(text)["autoencoder"], "0" * 16))
+    with pytest.raises(ValueError, match="latents of another autoencoder"):
+        pretrain_video.run(config)
+    latents.write_text(text)

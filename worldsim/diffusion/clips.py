@@ -1,0 +1,69 @@
+"""Whole clips of a frozen denoiser: drawn from noise after frames that are given, and how well noise is taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldsim import keys
+from worldsim.diffusion.parameterisation import add_noise, spread, weight
+from worldsim.diffusion.samplers import Method, sample
+from worldsim.protocols import Condition, FrozenDenoiser
+
+
+def sample_clips(
+    denoiser: FrozenDenoiser, condition: Condition, key: Tensor, steps: int, method: Method = "euler", lag: int = 0
+) -> Tensor:
+    """Latents [B, F, C, h, w] of clips that go on from what the condition holds; noise is a function of key [B].
+
+    steps: of every frame. lag: by how many of them each frame that is not given follows the one before it; 0 denoises
+    all at once, `steps` one after the other, in between is the pyramid of diffusion forcing (Chen et al. 2024, section
+    3.3). Raises ValueError for a lag that the model cannot have.
+    """
+    clean, held = condition.clean, condition.clean_mask > 0
+    if lag and not denoiser.spec.per_frame:
+        raise ValueError(f"lag is {lag}, but this model takes one noise level for all frames: leave it at 0")
+    noise = keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
+    grid = clip_levels(denoiser.schedule.grid(steps).to(clean.device), held, lag)
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser.x0(noisy, sigma, condition)
+
+    return sample(denoise, torch.where(spread(held, clean), clean, noise), grid, method)
+
+
+def clip_levels(grid: Tensor, held: Tensor, lag: int = 0) -> Tensor:
+    """Levels [P, B, F] of clips on a grid [S + 1]: 0 where frames are held [B, F], and a lag between the others.
+
+    Raises ValueError for a negative lag.
+    """
+    if lag < 0:
+        raise ValueError(f"lag is {lag}, it must be 0 (all frames at once) or more")
+    order = ((~held).long().cumsum(1) - 1).clamp_min(0)  # [B, F], which of the free frames it is
+    last = len(grid) - 1
+    places = torch.arange(last + 1 + lag * int(order.max()), device=grid.device)[:, None, None]
+    return torch.where(held, 0.0, grid[(places - lag * order).clamp(0, last)])
+
+
+def denoising_errors(
+    denoiser: FrozenDenoiser, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss native to the model and the mean squared error of x0, [B, L] each, at levels sigma [L].
+
+    Means over the entries of the latents [B, F, C, h, w] of frames that are not held; all frames of a clip have the
+    same level, and every level noise of its own, a function of key [B].
+    """
+    free = (condition.clean_mask == 0).to(latents.dtype)
+    kind: Any = denoiser.spec.kind
+    native, plain = [], []
+    for number, value in enumerate(sigma.tolist()):
+        noise = keys.normal(keys.fold(key.to(latents.device), number), latents.shape[1:], latents.dtype)
+        levels = torch.full(latents.shape[:2], value, device=latents.device)
+        found = denoiser.x0(add_noise(latents, noise, levels), levels, condition)
+        error = (found - latents).square().flatten(2).mean(2)  # [B, F]
+        plain.append((error * free).sum(1) / free.sum(1))
+        alpha, s = denoiser.schedule.native(levels[:, 0])
+        native.append(plain[-1] * weight(kind, alpha, s))
+    return torch.stack(native, 1), torch.stack(plain, 1)

@@ -1,0 +1,99 @@
+"""The part of `worldsim evaluate` for a video model without actions: noise taken away, clips continued, both judged."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from worldsim import registry
+from worldsim.backbones.lpips import LEAST, Lpips
+from worldsim.data.opening import open_dataset
+from worldsim.files import atomic_write_bytes
+from worldsim.jobs import devices, runs, video_clips, video_fitting, video_page, video_results, video_task
+from worldsim.jobs.pictures import WINDOW
+from worldsim.jobs.video_judging import Judges, Sampling, judge_clips
+from worldsim.jobs.video_results import Skipped, VideoEvaluation
+from worldsim.jobs.video_task import Settings, Task
+from worldsim.protocols import FrozenEncoder
+from worldsim.report.videos import png_bytes
+
+log = logging.getLogger(__name__)
+
+SHEET = "sheet.png"
+
+
+def write(evaluation: VideoEvaluation, folder: Path, settings: dict[str, str]) -> None:
+    """summary.json, sheet.png (if there are films) and report.html, each whole or not at all."""
+    runs.write_summary(folder, video_results.summary(evaluation))
+    image = video_page.picture(evaluation)
+    if image is not None:
+        atomic_write_bytes(folder / SHEET, png_bytes(image))
+    video_page.write_video_report(evaluation, folder / "report.html", settings)
+    log.info("evaluated %d clips; see %s", len(evaluation.episode), folder / "report.html")
+
+
+def evaluate(task: Task) -> VideoEvaluation:
+    """Judge a video model on held-out episodes of a data set.
+
+    Raises ValueError, DataError or OSError, before any clip is sampled, for what does not fit.
+    """
+    asked, device = task.video, devices.find(task.device)
+    dataset = open_dataset(task.data, asked.camera, asked.size)
+    if dataset.schema.image is None:
+        raise ValueError(f"{task.data} has no images; a video model is judged on video")
+    read, names, no_place = video_fitting.places(dataset, task.position)
+    lpips = None if asked.lpips is None else Lpips(asked.lpips)
+    opened = video_task.open_models(task)
+    spec = opened.denoiser.spec
+    frames, given = video_task.clip_shape(spec, asked, dataset)
+    parted = video_clips.part(dataset, video_task.folder_of(task.model), asked.episodes, task.seed)
+    clips = video_clips.choose(dataset, parted.judged, frames, asked.gap, task.clips)
+    encoder: FrozenEncoder = registry.build(asked.encoder)
+    if isinstance(encoder, torch.nn.Module):
+        encoder.to(device)
+    fitted = video_fitting.fit(dataset, parted.fitted, encoder, task, (frames, given), read, device)
+    small = min(dataset.schema.image[:2])
+    judges = Judges(encoder, fitted.probe, read, None if small < LEAST else lpips, device)
+    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed)
+    sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
+    judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
+    distances, skipped = video_fitting.distances(judged, clips.episode, fitted, asked.components, task.seed)
+    missing = (("position", no_place or fitted.why), ("random init", opened.why))
+    skipped += [Skipped(measure, why) for measure, why in missing if why]
+    extra = dataset.schema.cameras[0] if dataset.schema.views > 1 else ""
+    return VideoEvaluation(
+        model=task.model,
+        fingerprint=opened.denoiser.fingerprint,
+        kind=spec.kind,
+        episode=clips.episode,
+        sigma=sigma.double().numpy(),
+        native=judged.native,
+        x0=judged.x0,
+        frames=judged.frames,
+        frechet=distances,
+        films=judged.films,
+        given=given,
+        seconds=asked.gap / dataset.schema.fps,
+        encoder=video_fitting.encoder_name(asked.encoder),
+        position=names if fitted.probe is not None else (),
+        skipped=(*skipped, *_never(asked, small, given)),
+        notes=(*parted.notes, *([f"Of several cameras only {extra} is judged (--video.camera)."] if extra else [])),
+        seed=task.seed,
+    )
+
+
+def _never(asked: Settings, small: int, given: int) -> list[Skipped]:
+    """Measures that were not asked for or cannot be."""
+    fvd = "its network (I3D) is published as pickles and TorchScript only, and neither is opened here: code could run"
+    found = [Skipped("FVD", fvd)]
+    if asked.lpips is None:
+        found.append(Skipped("LPIPS", "no weights are given: --video.lpips FILE.safetensors"))
+    elif small < LEAST:
+        found.append(Skipped("LPIPS", f"frames have {small} pixels, it needs {LEAST}"))
+    if small < WINDOW:
+        found.append(Skipped("SSIM", f"frames have {small} pixels, its window has {WINDOW}"))
+    if not given:
+        found.append(Skipped("PSNR and positions by horizon", "no first frame is given, so nothing is to be met"))
+    return found

@@ -1,0 +1,31 @@
+"""How like each other two pictures are: squared error and structural similarity, pure and in torch alone."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW, SIGMA = 11, 1.5  # px, of the Gaussian that weighs a neighbourhood
+
+
+def squared_error(one: Tensor, two: Tensor) -> Tensor:
+    """Mean squared difference [...] of pictures [..., 3, Y, X] in [-1, 1], of values from 0 to 1."""
+    return ((one - two) / 2).square().flatten(-3).mean(-1)
+
+
+def ssim(one: Tensor, two: Tensor) -> Tensor:
+    """Structural similarity [M] of pictures [M, 3, Y, X] in [-1, 1] (Wang et al. 2004, eq. 13), the mean of channels.
+
+    With the paper's window, where it lies inside the picture. Raises ValueError for pictures smaller than the window.
+    """
+    if min(one.shape[-2:]) < WINDOW:
+        raise ValueError(f"pictures are {one.shape[-2]} x {one.shape[-1]}; SSIM needs {WINDOW} pixels at the least")
+    line = torch.exp(-(torch.arange(WINDOW, device=one.device) - WINDOW // 2).double().square() / (2 * SIGMA**2))
+    window = (line[:, None] * line / line.sum() ** 2)[None, None]
+    a, b = (((part + 1) / 2).double().flatten(0, 1)[:, None] for part in (one, two))
+    means = [F.conv2d(part, window) for part in (a, b, a * a, b * b, a * b)]
+    mean_a, mean_b, aa, bb, ab = means
+    top = (2 * mean_a * mean_b + 0.01**2) * (2 * (ab - mean_a * mean_b) + 0.03**2)
+    bottom = (mean_a.square() + mean_b.square() + 0.01**2) * (aa - mean_a.square() + bb - mean_b.square() + 0.03**2)
+    return (top / bottom).mean((1, 2, 3)).unflatten(0, (len(one), 3)).mean(1)

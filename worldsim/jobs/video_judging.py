@@ -1,0 +1,183 @@
+"""Clips through a video model: noise taken away, clips continued, and both compared with what happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim import diffusion, keys
+from worldsim.backbones.lpips import Lpips
+from worldsim.diffusion import Method
+from worldsim.jobs.frame_probe import Floats, Probe, Seen, look
+from worldsim.jobs.pictures import WINDOW, squared_error, ssim
+from worldsim.jobs.video_clips import VideoClips, columns
+from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, Frames, VideoFilm
+from worldsim.jobs.video_task import Opened
+from worldsim.protocols import FrozenDenoiser, FrozenEncoder
+
+NOISE, SAMPLING = 0, 1  # part the random numbers of the two
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are continued."""
+
+    given: int  # first frames that are real
+    steps: int
+    method: Method
+    lag: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What looks at frames."""
+
+    encoder: FrozenEncoder
+    probe: Probe | None
+    read: tuple[int, ...]  # the columns of the state that the probe reads
+    lpips: Lpips | None
+    device: torch.device  # where the encoder is
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What was measured of M clips."""
+
+    native: Floats  # [M, L]
+    x0: Floats  # [M, L]
+    frames: tuple[Frames, ...]
+    last: Floats  # [M, D]: features of the last given frame, or of the first frame if none is given
+    films: tuple[VideoFilm, ...]
+
+
+@torch.no_grad()
+def judge_clips(
+    models: Opened,
+    clips: VideoClips,
+    judges: Judges,
+    sampling: Sampling,
+    sigma: Tensor,
+    batch: int,
+    shown: int,
+) -> Judged:
+    """Measure all clips, `batch` side by side; `shown` of them, evenly spread, become films. Noise is a function of the
+    seed and the clip, so the batch changes nothing but rounding."""
+    denoiser, untrained, total = models.denoiser, models.untrained, len(clips.rows)
+    filmed = set(np.linspace(0, total - 1, shown).astype(int).tolist())
+    key = keys.rows(sampling.seed, total)
+    native, plain, lasts, films = [], [], [], []
+    parts: dict[str, list[Frames]] = {}
+    with tqdm(total=total, desc="evaluate", unit="clip") as bar:
+        for first in range(0, total, batch):
+            some = slice(first, min(first + batch, total))
+            video, state = clips.take(some)
+            video = video.to(models.device)
+            latents, condition = denoiser.encode(video), denoiser.condition(video[:, : sampling.given], video.shape[1])
+            noise = keys.fold(key[some], NOISE)
+            errors = diffusion.denoising_errors(denoiser, latents, condition, sigma, noise)
+            native.append(errors[0].double().cpu().numpy())
+            plain.append(errors[1].double().cpu().numpy())
+            ways = {SAMPLES: _sampled(denoiser, video, sampling, key[some])}
+            ways |= _compared(denoiser, untrained, video, latents, sampling, key[some])
+            place = columns(state, judges.read)
+            measured, last = _measure(ways, video, place, judges, sampling.given)
+            lasts.append(last)
+            for one in measured:
+                parts.setdefault(one.name, []).append(one)
+            films += [
+                _film(clips, some.start + i, video[i], {name: way[i] for name, way in ways.items()}, sampling.given)
+                for i in range(len(video))
+                if some.start + i in filmed and sampling.given
+            ]
+            bar.update(len(video))
+    frames = tuple(_join(found) for found in parts.values())
+    return Judged(np.concatenate(native), np.concatenate(plain), frames, np.concatenate(lasts), tuple(films))
+
+
+def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: Tensor) -> Tensor:
+    """The frames [B, H, 3, Y, X] that a model puts after the given ones."""
+    condition = denoiser.condition(video[:, : sampling.given], video.shape[1])
+    noise = keys.fold(key, SAMPLING)
+    latents = diffusion.sample_clips(denoiser, condition, noise, sampling.steps, sampling.method, sampling.lag)
+    return denoiser.decode(latents)[:, sampling.given :]
+
+
+def _compared(
+    denoiser: FrozenDenoiser,
+    untrained: FrozenDenoiser | None,
+    video: Tensor,
+    latents: Tensor,
+    sampling: Sampling,
+    key: Tensor,
+) -> dict[str, Tensor]:
+    """What the samples are beside: all [B, H, 3, Y, X]."""
+    after = video[:, sampling.given :]
+    found = {}
+    if sampling.given:
+        found[COPY_LAST] = video[:, sampling.given - 1 : sampling.given].expand_as(after)
+    if untrained is not None:
+        found[RANDOM_INIT] = _sampled(untrained, video, sampling, key)
+    return found | {ROUND_TRIP: denoiser.decode(latents)[:, sampling.given :], REAL: after}
+
+
+def _measure(
+    ways: dict[str, Tensor], video: Tensor, place: Tensor | None, judges: Judges, given: int
+) -> tuple[list[Frames], NDArray[np.float64]]:
+    """Every way beside what happened; and features of the last given frame."""
+    before = look(judges.encoder, video[:, max(given, 1) - 1 : max(given, 1)].to(judges.device))
+    after, found = video[:, given:], []
+    for name, frames in ways.items():
+        same = frames.shape[1]
+        seen = _repeated(before, same) if name == COPY_LAST else look(judges.encoder, frames.to(judges.device))
+        comparable = bool(given) or name == ROUND_TRIP
+        flat = frames.flatten(0, 1), after.flatten(0, 1)
+        small = min(video.shape[3:]) < WINDOW
+        position = None
+        if judges.probe is not None and place is not None and (given or name in (ROUND_TRIP, REAL)):
+            position = (judges.probe(seen.tokens) - place[:, given:]).norm(dim=2)
+        found.append(
+            Frames(
+                name,
+                _array(squared_error(frames, after)) if comparable else None,
+                _array(ssim(*flat).unflatten(0, frames.shape[:2])) if comparable and not small else None,
+                _array(judges.lpips(*flat).unflatten(0, frames.shape[:2])) if comparable and judges.lpips else None,
+                None if position is None else _array(position),
+                _array(seen.pooled),
+            )
+        )
+    return found, _array(before.pooled[:, 0])
+
+
+def _repeated(seen: Seen, frames: int) -> Seen:
+    """The one frame that was seen, as often as there are frames."""
+    return Seen(seen.pooled.expand(-1, frames, -1), seen.tokens.expand(-1, frames, -1))
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().numpy()
+
+
+def _film(clips: VideoClips, number: int, real: Tensor, ways: dict[str, Tensor], given: int) -> VideoFilm:
+    def whole(name: str) -> NDArray[np.uint8]:
+        frames = torch.cat([real[:given], ways[name]])
+        return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
+
+    episode, start = clips.reader.index[clips.rows[number]].tolist()
+    return VideoFilm(f"Episode {episode} from frame {start}", whole(REAL), whole(SAMPLES), whole(COPY_LAST))
+
+
+def _join(parts: list[Frames]) -> Frames:
+    """The measures of all batches in a row."""
+
+    def joined(name: str) -> NDArray[np.float64] | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else np.concatenate(found)
+
+    pooled = np.concatenate([part.pooled for part in parts])
+    return Frames(parts[0].name, joined("mse"), joined("ssim"), joined("lpips"), joined("position"), pooled)

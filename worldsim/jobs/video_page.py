@@ -1,0 +1,201 @@
+"""The evaluation of a video model as a page and as a sheet of film strips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldsim.jobs.measures import psnr
+from worldsim.jobs.video_results import (
+    COPY_LAST,
+    RANDOM_INIT,
+    REAL,
+    ROUND_TRIP,
+    SAMPLES,
+    Frames,
+    Frechet,
+    VideoEvaluation,
+    with_mean,
+)
+from worldsim.report.html import write_report
+from worldsim.report.records import Cell, Chart, Figure, Film, Headline, Report, Section, Series, Table, Verdict
+from worldsim.report.sheets import Strip, sheet
+
+NAMES = {
+    SAMPLES: "model samples",
+    COPY_LAST: "copy last",
+    ROUND_TRIP: "autoencoder",
+    RANDOM_INIT: "random init",
+    REAL: "real",
+}
+MEASURES = (
+    ("mse", "PSNR", "dB, higher is better"),
+    ("ssim", "SSIM", "higher is better"),
+    ("lpips", "LPIPS", "lower is better"),
+    ("position", "Position error", "distance from the exact position"),
+)
+
+
+def write_video_report(evaluation: VideoEvaluation, path: Path, settings: Mapping[str, str]) -> None:
+    """The page of `worldsim evaluate` on a video model."""
+    clips, episodes = len(evaluation.episode), len(np.unique(evaluation.episode))
+    horizon = evaluation.frames[0].pooled.shape[1]
+    subtitle = (
+        f"{evaluation.model}: {clips} clips of {episodes} episodes, {horizon} frames after {evaluation.given} given "
+        f"ones, {evaluation.seconds:.3g} s apart"
+    )
+    found = Report("What a video model knows", subtitle, headlines(evaluation), sections(evaluation), settings)
+    write_report(Report(found.title, subtitle, found.headlines, found.sections, settings, warnings(evaluation)), path)
+
+
+def strips(evaluation: VideoEvaluation) -> tuple[Strip, ...]:
+    """Every film as three rows of pictures."""
+    return tuple(
+        Strip(
+            film.title, (("real", film.real), ("sample", film.sample), ("copy last", film.copy_last)), evaluation.given
+        )
+        for film in evaluation.films
+    )
+
+
+def picture(evaluation: VideoEvaluation) -> NDArray[np.uint8] | None:
+    """The sheet of all films, two side by side; None without films."""
+    shown = strips(evaluation)
+    return sheet(shown, min(2, len(shown))) if shown else None
+
+
+def headlines(evaluation: VideoEvaluation) -> tuple[Headline, ...]:
+    found = []
+    for of in ("clips", "frames"):
+        for other in (RANDOM_INIT, COPY_LAST):
+            ratio = evaluation.fd_ratio(of, other)
+            if ratio is not None and of == "clips":
+                text = f"Frechet distance of {of}, in features of {evaluation.encoder}, over that of {other}"
+                found.append(_ratio_headline(f"FD over {other}", ratio, text))
+    for other in (COPY_LAST, RANDOM_INIT):
+        band = evaluation.position_ratio(other)
+        if band is not None and np.isfinite(band.value[-1]):
+            ratio = float(band.value[-1]), float(band.low[-1]), float(band.high[-1])
+            text = f"probed position error of the samples, mean of all frames, over that of {other}"
+            found.append(_ratio_headline(f"Position error over {other}", ratio, text))
+    return tuple(found)
+
+
+def warnings(evaluation: VideoEvaluation) -> tuple[str, ...]:
+    found = list(evaluation.notes)
+    floor, last = evaluation.way(REAL), evaluation.way(COPY_LAST)
+    if floor is not None and last is not None and floor.position is not None and last.position is not None:
+        if floor.position.mean() >= 0.8 * last.position.mean():
+            found.append(
+                f"The probe is off by {floor.position.mean():.2f} on real frames, copying the last frame by "
+                f"{last.position.mean():.2f}: positions say little here. More --video.fit-clips, or another encoder."
+            )
+    if len(np.unique(evaluation.episode)) < 2:
+        found.append("One judged episode alone gives no intervals.")
+    return tuple(found)
+
+
+def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
+    """Strips and films, the noise that is taken away, likeness by horizon, distances of distributions, what is not."""
+    found = []
+    image = picture(evaluation)
+    if image is not None:
+        films = tuple(
+            Film(film.title, film.real, film.sample, evaluation.seconds, "real", "sampled", evaluation.given)
+            for film in evaluation.films
+        )
+        text = (
+            f"The model was shown {evaluation.given} real frames (under the line) and continued them. The clips are "
+            "spread evenly over all that were judged, not picked. The future is open: a sample may differ from what "
+            "happened and be right."
+        )
+        found.append(Section("Samples beside real", text, (Figure("All clips", image), *films)))
+    found.append(Section("Noise taken away", _loss_text(evaluation), (_losses(evaluation),)))
+    charts = tuple(_chart(evaluation, *measure) for measure in MEASURES)
+    shown = tuple(chart for chart in charts if chart is not None)
+    if shown:
+        found.append(Section("Likeness by horizon", _likeness_text(evaluation), shown))
+    if evaluation.frechet:
+        text = (
+            f"FD-{evaluation.encoder}: the squared Frechet distance between normal distributions of features, in "
+            "principal components that were fitted on real frames of other episodes. A frame is the mean of its patch "
+            "tokens; a clip is the mean of its frames over time beside the mean absolute change from frame to frame. "
+            "Every set is compared with real frames of episodes other than its own, so real itself is not 0: it is the "
+            "floor. The samples are few, so distances compare within this page only."
+        )
+        found.append(Section("Frechet distances", text, tuple(_distances(one) for one in evaluation.frechet)))
+    if evaluation.skipped:
+        rows: tuple[tuple[Cell, ...], ...] = tuple((one.measure, one.reason) for one in evaluation.skipped)
+        found.append(Section("Not measured", "", (Table("Skipped", ("measure", "why"), rows),)))
+    return tuple(found)
+
+
+def _losses(evaluation: VideoEvaluation) -> Chart:
+    x = np.arctan(evaluation.sigma) / (np.pi / 2)
+    series = []
+    for name, values in (("native loss", evaluation.native), ("squared error of clean latents", evaluation.x0)):
+        band = evaluation.band(values)
+        known = bool(np.isfinite(band.low).all())
+        series.append(Series(name, x, band.value, band.low if known else None, band.high if known else None))
+    return Chart("Denoising loss", "noise level, from 0 (none) to 1 (nothing else)", "mean square", tuple(series))
+
+
+def _loss_text(evaluation: VideoEvaluation) -> str:
+    native, clean = (evaluation.band(with_mean(values)) for values in (evaluation.native, evaluation.x0))
+    return (
+        f"Levels are spread over those of training, so that the mean native loss ({evaluation.kind}), "
+        f"{native.value[-1]:.4g}, is what training sees. The clean latents, of about unit variance, are missed by "
+        f"{clean.value[-1]:.4g} (mean square). Given frames do not count. The axis is the angle of noise over signal."
+    )
+
+
+def _likeness_text(evaluation: VideoEvaluation) -> str:
+    text = (
+        "The autoencoder's round trip of the real frames is the ceiling of what samples can reach. Bands are 95 % "
+        "intervals by bootstrap over episodes."
+    )
+    if evaluation.position:
+        text += (
+            f"\n\nThe position ({', '.join(evaluation.position)}) is read from {evaluation.encoder} by ridge "
+            "regression, fitted on real frames of episodes that are not judged; its error on real frames is the floor."
+        )
+    return text
+
+
+def _chart(evaluation: VideoEvaluation, measure: str, title: str, label: str) -> Chart | None:
+    series = []
+    for way in evaluation.frames:
+        values = _values(way, measure)
+        if values is None or (way.name == REAL and measure != "position"):
+            continue
+        band = evaluation.band(values)
+        known = bool(np.isfinite(band.low).all())
+        ends = (band.low, band.high) if known else (None, None)
+        series.append(Series(NAMES[way.name], np.arange(1, values.shape[1] + 1), band.value, *ends))
+    return Chart(title, "frames after the given ones", label, tuple(series)) if series else None
+
+
+def _values(way: Frames, measure: str) -> NDArray[np.float64] | None:
+    if measure == "mse":
+        return None if way.mse is None else psnr(way.mse)
+    return {"ssim": way.ssim, "lpips": way.lpips, "position": way.position}[measure]
+
+
+def _distances(found: Frechet) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for name, distances in zip(found.names, found.distances, strict=True):
+        low, high = distances.interval
+        label = "real (the floor)" if name == REAL else NAMES[name]
+        rows.append((label, distances.value, low, high))
+    note = f"{found.components} components; 95 % intervals by bootstrap over episodes."
+    return Table(f"Of {found.of}", ("set", "distance", "low", "high"), tuple(rows), note)
+
+
+def _ratio_headline(name: str, ratio: tuple[float, float, float], text: str) -> Headline:
+    value, low, high = ratio
+    verdict: Verdict = "good" if high < 1 else "bad" if low >= 1 else "neutral"
+    told = f", 95 % interval {low:.2f} to {high:.2f}" if np.isfinite(low) else ""
+    return Headline(name, f"{value:.2f}", verdict if np.isfinite(low) else "neutral", text + told)

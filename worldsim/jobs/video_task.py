@@ -1,0 +1,183 @@
+"""The settings of an evaluation of a video model, and what is opened for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from worldsim import pretrained
+from worldsim.backbones import video
+from worldsim.backbones.video import black_box
+from worldsim.backbones.video.denoiser import check_size, latent_frames
+from worldsim.backbones.video.untrained import build_untrained
+from worldsim.config import component
+from worldsim.data.reader import Episodes
+from worldsim.diffusion import Method
+from worldsim.jobs import devices
+from worldsim.pretrained import PIPELINE
+from worldsim.protocols import DenoiserSpec, FrozenDenoiser, Schedule
+from worldsim.registry import Component
+
+URL = ("http://", "https://")
+FRAMES = 8  # of a clip, or a few more if the model takes no such number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a video model alone."""
+
+    backbone: video.Config = field(default_factory=video.Config)
+    """How it runs; its name is the model that is evaluated, its device that of the evaluation."""
+    frames: int | None = None
+    """T, pixel frames of a clip; None: 8, or the fewest above that the model takes."""
+    given: int | None = None
+    """Real frames that a clip begins with; None: 2, or what the model takes."""
+    gap: int = 1
+    """Frames of the data between two frames of a clip."""
+    size: tuple[int, int] | None = None
+    """Scale frames to height and width."""
+    camera: str | None = None
+    """Of several cameras this one; None: the first."""
+    episodes: int = 64
+    """Held-out episodes at most."""
+    steps: int = 20
+    """Denoising steps of a sample."""
+    sampler: Method = "euler"
+    lag: int = 0
+    """Steps that a frame is denoised later than the one before it, where frames have levels of their own."""
+    levels: int = 8
+    """Levels of noise at which the loss is told, spread over those of training."""
+    encoder: Component = component("backbones", "dinov2")
+    """Whose features Frechet distances and positions are told in."""
+    components: int = 16
+    """Principal components of the features of a Frechet distance."""
+    fit_clips: int = 256
+    """Clips of real frames, at most, on which probe and components are fitted."""
+    random_init: bool = False
+    """Also judge the same network at random initialisation."""
+    lpips: Path | None = None
+    """Weights of LPIPS (AlexNet) as safetensors; without them it is skipped."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no evaluation can have."""
+        for name in ("frames", "gap", "episodes", "steps", "levels", "components", "fit_clips"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"video.{name} is {value}, it must be 1 or more")
+        if self.lag < 0 or (self.given or 0) < 0:
+            raise ValueError(f"video.lag is {self.lag} and video.given {self.given}: they must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be evaluated, on what, and the settings that any evaluation has."""
+
+    model: str
+    data: Path
+    video: Settings
+    clips: int
+    position: tuple[str, ...]
+    shown: int
+    batch: int
+    seed: int
+    device: str
+
+
+def is_video_model(name: str) -> bool:
+    """Whether a name is that of a video model: an address, a bundled name, a folder of diffusers, or OWNER/NAME.
+
+    OWNER/NAME is taken for a hub name only where no folder OWNER is here, in which a run may have been misspelt.
+    """
+    if name.startswith(URL) or name in pretrained.bundled(PIPELINE):
+        return True
+    path = Path(name).expanduser()
+    if path.exists():
+        return (path / PIPELINE).is_file()
+    hub = not path.is_absolute() and len(path.parts) == 2 and not name.startswith((".", "~"))
+    return hub and not path.parent.exists()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A video model, the same at random initialisation (or why there is none), and where they run."""
+
+    denoiser: FrozenDenoiser
+    untrained: FrozenDenoiser | None
+    why: str
+    device: torch.device
+
+
+def open_models(task: Task) -> Opened:
+    """Open the model of a task. Raises as `video.build` and `black_box.connect`, and ValueError for what none can."""
+    asked, again = task.video.backbone, task.video.random_init
+    if asked.name not in (video.Config.name, task.model):
+        raise ValueError(
+            f"video.backbone.name is {asked.name}, but the model to evaluate is {task.model}: name it once"
+        )
+    if task.model.startswith(URL):
+        if again:
+            raise ValueError(f"{task.model} is a black box: nobody can begin it anew; leave out --video.random-init")
+        why = "it is a black box: nobody can begin it anew"
+        return Opened(black_box.connect(black_box.Config(task.model)), None, why, torch.device("cpu"))
+    own = asked.device
+    device = devices.find(task.device if own == video.Config.device else own)
+    config = replace(asked, name=task.model, device=str(device))
+    denoiser, untrained = video.build(config), build_untrained(config, task.seed) if again else None
+    return Opened(denoiser, untrained, "" if again else "not asked for: --video.random-init", device)
+
+
+def folder_of(name: str) -> Path | None:
+    """Where a model lies, if it is a folder or a bundled name."""
+    if name in pretrained.bundled(PIPELINE):
+        return pretrained.ROOT / name
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
+def clip_shape(spec: DenoiserSpec, asked: Settings, dataset: Episodes) -> tuple[int, int]:
+    """How many frames a clip has, and how many of them are given.
+
+    Raises ValueError for frames, sizes (naming the nearest legal ones), given frames or a lag that the model lacks.
+    """
+    frames = default_frames(spec) if asked.frames is None else asked.frames
+    height, width, _ = dataset.schema.image or (0, 0, 3)
+    try:
+        check_size(spec, frames, height, width)
+    except ValueError as error:
+        raise ValueError(f"{dataset.path}: {error} (--video.size, --video.frames)") from error
+    most = min(spec.given, frames - 1)
+    given = min(default_given(spec), most) if asked.given is None else asked.given
+    if not 0 <= given <= most:
+        raise ValueError(f"video.given is {given}; this model takes 0 to {most} of {frames} frames")
+    if asked.lag and not spec.per_frame:
+        raise ValueError(
+            f"video.lag is {asked.lag}, but this model takes one noise level for all frames: leave it at 0"
+        )
+    return frames, given
+
+
+def default_frames(spec: DenoiserSpec) -> int:
+    """The fewest pixel frames from 8 on that a model takes, else the most below."""
+    for frames in (*range(FRAMES, 512), *range(FRAMES - 1, 0, -1)):
+        try:
+            latent_frames(spec, frames)
+        except ValueError:
+            continue
+        return frames
+    raise ValueError("this model takes no number of frames up to 511: name one with --video.frames")
+
+
+def default_given(spec: DenoiserSpec) -> int:
+    """Two frames show what moves; a model whose latent frames are several pixel frames is shown one."""
+    return min(2 if spec.frame_stride == 1 else 1, spec.given)
+
+
+def levels(spec: DenoiserSpec, schedule: Schedule, count: int) -> torch.Tensor:
+    """Levels [L], rising, in the middle of as many equal shares of those of training.
+
+    Without pure noise for a network that predicts noise, which has no x0 of it.
+    """
+    found = schedule.draw((torch.arange(count) + 0.5) / count).sort().values
+    return found[found.isfinite()] if spec.kind == "eps" else found

@@ -1,0 +1,237 @@
+"""The autoencoder of a latent video model: frames to latents and back, so that small moving things are not lost.
+
+Diffusers' `AutoencoderKL` (Rombach et al. 2022), trained without a discriminator and without perceptual features: the
+pictures are simple, and what counts is where things are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor, nn
+
+from worldsim import precision
+from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
+from worldsim.learners.schedule import cosine, decay_groups
+from worldsim.learners.working_copy import WorkingCopy, average, warm
+from worldsim.precision import Precision
+
+NOISE, FULL = 0.04, 0.5  # of 2: a difference that is rounding, and one that counts in full
+FLOOR = 4.0  # px: fewer than that are not made to weigh as much as many
+AROUND = 9  # px a side of what a pixel is compared with
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The size of the autoencoder; each width but the first halves the picture."""
+
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    layers: int = 1
+    channels: int = 16
+    """Of a latent."""
+    groups: int = 8
+    """Of the norms; divides every width."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that do not divide."""
+        odd = [width for width in self.widths if width % self.groups]
+        if not self.widths or odd:
+            raise ValueError(f"widths are {self.widths}: each must be a multiple of groups, {self.groups}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels to a latent."""
+        return 2 ** (len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How an autoencoder is trained."""
+
+    architecture: Architecture = field(default_factory=Architecture)
+    batch: int = 32
+    moving: float = 1.0
+    """What moves weighs as much as all of the picture, times this."""
+    detail: float = 0.5
+    """What is small, or an edge, weighs as much as all of the picture, times this."""
+    kl: float = 1e-4
+    """Weight of the divergence from a standard normal, a mean over the entries of a latent."""
+    varied: float = 0.5
+    """Share of the pictures whose colours change places and that are mirrored, for environments that are not there."""
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.998
+    held_out_steps: int = 250
+    """Updates between two looks at the held-out pictures."""
+    precision: Precision = "auto"
+    """Of the passes through the network; weights and optimiser stay in float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        for name in ("batch", "held_out_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
+        for name in ("moving", "detail", "kl", "warmup", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
+        for name in ("varied", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """B frames, and what stands still in their episodes (the median over time); [B, 3, Y, X] in [-1, 1]."""
+
+    frames: Tensor
+    still: Tensor
+
+
+def build_autoencoder(architecture: Architecture, size: int) -> AutoencoderKL:
+    """A randomly initialised autoencoder of size x size pictures."""
+    count = len(architecture.widths)
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * count,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * count,  # pyright: ignore[reportArgumentType]
+        block_out_channels=architecture.widths,  # pyright: ignore[reportArgumentType]
+        layers_per_block=architecture.layers,
+        latent_channels=architecture.channels,
+        norm_num_groups=architecture.groups,
+        sample_size=size,
+    )
+
+
+def pixel_weights(frames: Tensor, still: Tensor, moving: float, detail: float) -> Tensor:
+    """What the error of each pixel counts, [B, 1, Y, X], of pictures [B, 3, Y, X] in [-1, 1] and their still parts.
+
+    Three parts, each shared out among its pixels: 1 over all of them, `moving` over those that differ from the median
+    of their episode, `detail` over those that differ from the mean of what is around them. So a dot of a dozen pixels
+    counts as much as a large thing would, which a plain mean would not see; what rests is kept by its detail.
+    """
+    mean = F.avg_pool2d(frames, AROUND, 1, AROUND // 2, count_include_pad=False)
+    parts = ((moving, still), (detail, mean))
+    weights = torch.full_like(frames[:, :1], 1 / frames[0, 0].numel())
+    for share, other in parts:
+        differs = (frames - other).abs().amax(1, keepdim=True)
+        found = F.max_pool2d(((differs - NOISE) / (FULL - NOISE)).clamp(0, 1), 3, 1, 1)
+        weights = weights + share * found / (found.sum((2, 3), keepdim=True) + FLOOR)
+    return weights
+
+
+def vary(pictures: Pictures, share: float, generator: torch.Generator) -> Pictures:
+    """A share of the pictures with colours that changed places, mirrored up or across, or turned."""
+    frames, still = pictures.frames.clone(), pictures.still.clone()
+    for row in (torch.rand(len(frames), generator=generator) < share).nonzero().flatten().tolist():
+        colours = torch.randperm(3, generator=generator)
+        up, across, turned = (torch.rand(3, generator=generator) < 0.5).tolist()
+        for part in (frames, still):
+            new = part[row, colours]
+            new = new.flip(1) if up else new
+            new = new.flip(2) if across else new
+            part[row] = new.transpose(1, 2) if turned and new.shape[1] == new.shape[2] else new
+    return Pictures(frames, still)
+
+
+class AutoencoderLearner:
+    """AdamW on the weighted L1 error of pictures that went through; `mean` is the average that is kept in the end."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: AutoencoderKL,
+        pictures: Callable[[int], Pictures],
+        steps: int,
+        held_out: Pictures | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """pictures: the batch of a step, a pure function of the step; steps: the length of the schedule."""
+        self.config, self.pictures, self.steps, self.held_out, self.device = config, pictures, steps, held_out, device
+        self.network: Any = network
+        self.network.to(device)
+        self.mean: Any = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.work: WorkingCopy[Any] = WorkingCopy(self.network, precision.resolve(config.precision, device))
+        groups = decay_groups(self.network, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
+
+    def batch(self, step: int) -> Pictures:
+        """The pictures of a step, some of them varied."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        return vary(self.pictures(step), self.config.varied, generator)
+
+    def update(self, batch: Pictures, step: int) -> Mapping[str, float]:
+        """One optimiser step."""
+        config, frames = self.config, batch.frames.to(self.device)
+        rate = config.lr * cosine(step, self.steps, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.work.refresh()
+        fast = self.work.fast
+        dtype = next(fast.parameters()).dtype
+        latents = fast.encode(frames.to(dtype)).latent_dist
+        mean, log_variance = latents.mean.float(), latents.logvar.float()
+        drawn = mean + (log_variance / 2).exp() * torch.randn(mean.shape).to(mean)
+        back = fast.decode(drawn.to(dtype)).sample.float()
+        error = (back - frames).abs().mean(1, keepdim=True)
+        weights = pixel_weights(frames, batch.still.to(self.device), config.moving, config.detail)
+        weighted = (error * weights).sum((1, 2, 3)).mean()
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
+        loss = weighted + config.kl * kl
+        loss.backward()
+        self.work.hand_back()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        average(self.mean, self.network, warm(config.ema, step))
+        looked = self.judge() if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps else {}
+        found = {"loss": loss, "weighted": weighted, "l1": error.mean(), "kl": kl}
+        return (
+            {name: float(value.detach()) for name, value in found.items()}
+            | looked
+            | {
+                "grad_norm": float(norm),
+                "lr": rate,
+            }
+        )
+
+    def judge(self) -> dict[str, float]:
+        """Errors of the averaged network on the held-out pictures: plain, and weighted as in training."""
+        if self.held_out is None:
+            return {}
+        sums = torch.zeros(2, dtype=torch.float64)
+        rows = zip(self.held_out.frames.split(64), self.held_out.still.split(64), strict=True)
+        with torch.no_grad():
+            for part, rest in rows:
+                frames, still = part.to(self.device), rest.to(self.device)
+                back = self.mean.decode(self.mean.encode(frames).latent_dist.mode()).sample
+                error = (back - frames).abs().mean(1, keepdim=True)
+                weights = pixel_weights(frames, still, self.config.moving, self.config.detail)
+                sums += torch.stack([error.mean((1, 2, 3)).sum(), (error * weights).sum()]).double().cpu()
+        plain, weighted = (sums / len(self.held_out.frames)).tolist()
+        return {"held_out/l1": plain, "held_out/weighted": weighted}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network, its average and the optimiser's moments."""
+        return {
+            **module_tensors(self.network),
+            **module_tensors(self.mean, "mean."),
+            **optimizer_tensors(self.optimizer),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state_dict`."""
+        load_module_tensors(self.network, state)
+        load_module_tensors(self.mean, state, "mean.")
+        load_optimizer_tensors(self.optimizer, state)

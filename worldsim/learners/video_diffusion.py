@@ -1,0 +1,184 @@
+"""Training of a block-causal video diffusion model on latent clips: flow matching, each frame at a level of its own.
+
+The loss is the squared error of the flow, noise - x0 (Lipman et al. 2022; Liu et al. 2022), levels are drawn as the
+schedule says, and frames have levels of their own (diffusion forcing, Chen et al. 2024).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldsim import diffusion, precision
+from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
+from worldsim.diffusion import Schedule
+from worldsim.learners.schedule import cosine, decay_groups
+from worldsim.learners.working_copy import WorkingCopy, average, warm
+from worldsim.precision import Precision
+
+BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of t, the share of noise: the loss is logged in each
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a video diffusion model is trained."""
+
+    continued: float = 0.5
+    """Share of the clips that go on from clean first frames; the others have a level of its own for every frame."""
+    given: int = 4
+    """The most clean first frames; how many is drawn for each clip."""
+    shared: float = 0.5
+    """Share of the continued clips whose other frames have one level in common."""
+    lr: float = 5e-4
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    held_out_steps: int = 250
+    """Updates between two looks at the held-out clips."""
+    precision: Precision = "auto"
+    """Of the passes through the network; weights and optimiser stay in float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that no run can have."""
+        for name in ("given", "held_out_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
+        for name in ("warmup", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
+        for name in ("continued", "shared", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class NoisyClips:
+    """B clips of F latent frames, the noise that is put on them, and how much of it."""
+
+    latents: Tensor  # [B, F, C, h, w], of about unit variance
+    noise: Tensor  # [B, F, C, h, w]
+    sigma: Tensor  # [B, F] noise over signal, 0 for clean frames
+
+
+def draw_levels(config: Config, schedule: Schedule, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Levels sigma [B, F]: of each continued clip the first g frames are 0, g from 1 to `given` and below F."""
+    rows, frames = shape
+    sigma = schedule.draw(torch.rand(rows, frames, generator=generator))
+    one = schedule.draw(torch.rand(rows, 1, generator=generator))
+    continued, shared = (torch.rand(rows, 1, generator=generator) < p for p in (config.continued, config.shared))
+    most = min(config.given, frames - 1)
+    clean = torch.arange(frames) < torch.randint(1, most + 1, (rows, 1), generator=generator)
+    sigma = torch.where(continued & shared, one, sigma)
+    return torch.where(continued & clean, 0.0, sigma)
+
+
+class VideoDiffusionLearner:
+    """AdamW on the error of the flow; `mean` is the average that is kept in the end. No action is read."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: BlockCausalTransformer,
+        schedule: Schedule,
+        clips: Callable[[int], Tensor],
+        steps: int,
+        held_out: Tensor | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """clips: latents [B, F, C, h, w] of a step, a pure function of the step; steps: the length of the schedule of
+        the learning rate; held_out: clips on which the averaged network is judged, always under the same noise.
+        """
+        self.config, self.schedule, self.clips, self.steps, self.device = config, schedule, clips, steps, device
+        self.network: Any = network
+        self.network.to(device)
+        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.work: WorkingCopy[Any] = WorkingCopy(self.network, precision.resolve(config.precision, device))
+        groups = decay_groups(self.network, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
+        self.held_out = None if held_out is None else self._noisy(held_out, -1)
+
+    def batch(self, step: int) -> NoisyClips:
+        """The clips of a step and their noise."""
+        return self._noisy(self.clips(step), step)
+
+    def update(self, batch: NoisyClips, step: int) -> Mapping[str, float]:
+        """One optimiser step."""
+        config = self.config
+        rate = config.lr * cosine(step, self.steps, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.work.refresh()
+        errors, noisy, t = self._errors(self.work.fast, batch)
+        loss = (errors * noisy).sum() / noisy.sum().clamp_min(1)
+        loss.backward()
+        self.work.hand_back()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        average(self.mean, self.network, warm(config.ema, step))
+        looked = self.judge() if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps else {}
+        found = {"loss": float(loss.detach())} | by_band(errors.detach(), noisy, t)
+        return found | looked | {"grad_norm": float(norm), "lr": rate}
+
+    def judge(self) -> dict[str, float]:
+        """The loss of the averaged network on the held-out clips, in all and by band of noise."""
+        if self.held_out is None:
+            return {}
+        parts = []
+        with torch.no_grad():
+            for rows in torch.arange(len(self.held_out.latents)).split(32):
+                part = NoisyClips(self.held_out.latents[rows], self.held_out.noise[rows], self.held_out.sigma[rows])
+                parts.append(self._errors(self.mean, part))
+        errors, noisy, t = (torch.cat(part) for part in zip(*parts, strict=True))
+        whole = {"loss": float((errors * noisy).sum() / noisy.sum().clamp_min(1))}
+        return {f"held_out/{name}": value for name, value in (whole | by_band(errors, noisy, t)).items()}
+
+    def _noisy(self, latents: Tensor, step: int) -> NoisyClips:
+        """Noise and levels of a step; -1 is that of the held-out clips."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step + 1)
+        noise = torch.randn(latents.shape, generator=generator)
+        shape = (latents.shape[0], latents.shape[1])
+        return NoisyClips(latents, noise, draw_levels(self.config, self.schedule, shape, generator))
+
+    def _errors(self, network: BlockCausalTransformer, batch: NoisyClips) -> tuple[Tensor, Tensor, Tensor]:
+        """The squared error of the flow of every frame [B, F], which frames are noisy, and their t."""
+        latents, noise, sigma = (part.to(self.device) for part in (batch.latents, batch.noise, batch.sigma))
+        alpha, t = self.schedule.native(sigma)
+        own = diffusion.spread(alpha, latents) * latents + diffusion.spread(t, latents) * noise
+        dtype = next(network.parameters()).dtype
+        flow = network(own.to(dtype), self.schedule.time(sigma)).float()
+        return (flow - (noise - latents)).square().mean((2, 3, 4)), sigma > 0, t
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network, its average and the optimiser's moments."""
+        return {
+            **module_tensors(self.network),
+            **module_tensors(self.mean, "mean."),
+            **optimizer_tensors(self.optimizer),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Undo `state_dict`."""
+        load_module_tensors(self.network, state)
+        load_module_tensors(self.mean, state, "mean.")
+        load_optimizer_tensors(self.optimizer, state)
+
+
+def by_band(errors: Tensor, noisy: Tensor, t: Tensor) -> dict[str, float]:
+    """Mean error of the noisy frames in each band of t [B, F]; a band that no frame is in has none."""
+    found = {}
+    for low, high in zip(BANDS[:-1], BANDS[1:], strict=True):
+        here = noisy & (t >= low) & ((t < high) if high < BANDS[-1] else (t <= high))
+        if bool(here.any()):
+            found[f"loss_at_{low:g}_to_{high:g}"] = float(errors[here].mean())
+    return found

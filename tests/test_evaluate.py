@@ -16,7 +16,9 @@ from tests.small_run import small_config, tune_small
 from tests.small_set import ID, LENGTH, collect_small
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
+from worldsim.data.write import Writer
 from worldsim.jobs import collect, evaluate, finetune, pages, plan, saved
+from worldsim.protocols import ActionSpec
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,31 @@ def test_another_data_set_is_held_out_as_a_whole_and_must_fit(tuned: Path, tmp_p
     large = collect.collect(collect.Config(ID, tmp_path / "large", episodes=3, length=LENGTH, num_envs=3, size=32))
     with pytest.raises(ValueError, match=r"frames \[V, C, Y, X\] \(1, 3, 32, 32\).*trained on \(1, 3, 64, 64\)"):
         evaluate.evaluate(loaded, EpisodeDataset(large), evaluate.Config(tuned))
+
+
+def test_a_data_set_of_other_bounds_is_judged_and_actions_outside_the_models_are_told_with_their_share(
+    tuned: Path, dataset: EpisodeDataset, tmp_path: Path
+) -> None:
+    loaded, fresh = saved.load(tuned), tmp_path / "fresh"
+    other = EpisodeDataset(collect.collect(collect.Config(ID, fresh, episodes=3, length=LENGTH, num_envs=3, seed=9)))
+    config = evaluate.Config(tuned, clips=2, shown=0)
+    for name, wide, noted in (("narrow", 1.0, False), ("wide", 1.75, True)):
+        spec = ActionSpec((-wide, -1.0), (wide, 0.998))
+        with Writer(tmp_path / name, replace(other.schema, action=spec)) as writer:
+            for i in range(3):
+                action = np.clip(other.episode(i).action, -0.99, 0.99)
+                action[0, 0] = wide if i == 1 else 0.0
+                writer.add(replace(other.episode(i), action=action))
+        found = evaluate.evaluate(loaded, EpisodeDataset(tmp_path / name), config)
+        assert bool(found.notes) == noted and len(found.episode) == 6
+    assert "0.0079 of the actions in" in found.notes[0] and "(1 of 126)" in found.notes[0]
+    assert "entry 0 is 1.75 where it was -1 to 1" in found.notes[0]
+    assert found.notes[0] in pages.evaluation_sections(found)[2]
+    assert loaded.model.spec.action == dataset.schema.action, "the model keeps its own bounds"
+    with Writer(tmp_path / "one", replace(other.schema, action=ActionSpec((-1.0,), (1.0,)))) as writer:
+        writer.add(replace(other.episode(0), action=other.episode(0).action[:, :1]))
+    with pytest.raises(ValueError, match="has actions 1 numbers, this world model was trained on 2 numbers"):
+        evaluate.evaluate(loaded, EpisodeDataset(tmp_path / "one"), config)
 
 
 def test_an_unknown_position_names_the_nearest_and_other_worlds_do_without(

@@ -10,13 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.small_world import small_model
 from worldsim.data.clips import split_episodes
 from worldsim.data.episodes import Episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.jobs import collect
-from worldsim.jobs.held_out import Unseen, allowed_horizon, other_clips, spread_clips, still, unseen
-from worldsim.protocols import ActionSpec
+from worldsim.jobs.held_out import (
+    Unseen,
+    allowed_horizon,
+    choose,
+    comparable_horizon,
+    other_clips,
+    spread_clips,
+    still,
+    told_columns,
+    told_names,
+    unseen,
+)
+from worldsim.models.ensemble import EnsembleModel
+from worldsim.models.tokens import Proprioception
+from worldsim.protocols import ActionSpec, ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +102,26 @@ def test_the_horizon_is_what_half_of_the_episodes_allow() -> None:
         allowed_horizon(np.array([10, 90]), 2, 16, 5)
 
 
+def test_one_episode_alone_gives_two_clips_or_the_setting_that_prevents_it_is_named(
+    trained_on: EpisodeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def horizon(*lengths: int, context: int = 2, each: int = 2, asked: int = 16) -> int:
+        return comparable_horizon(np.array(lengths), context, asked, 5, each)
+
+    assert (horizon(42), horizon(41, 41), horizon(41, asked=3)) == (7, 7, 3) and not caplog.text
+    assert horizon(41) == horizon(41, asked=7) == 6
+    assert "room for 7 model steps; the horizon is 6" in caplog.text and "--horizon" in caplog.text
+    with pytest.raises(ValueError, match="alone has no other's actions.*--clips 2"):
+        horizon(41, each=1)
+    with pytest.raises(ValueError, match="fill the episode of 11 frames; give less --context"):
+        horizon(11)
+    assert horizon(11, context=1) == 1
+    spec = ModelSpec(trained_on.schema.action, (1, 3, 64, 64), None, 2, 2, 1, 0.2, (1,), "")
+    held = choose(joined(tmp_path / "one", (trained_on, (0,), 9)), (0,), spec, 2, 16, 2, 0)
+    assert held.horizon == 2 and len(held.rows) == 2
+    assert not np.array_equal(held.shuffled[0], held.shuffled[1])
+
+
 def test_clips_are_spread_and_shuffled_actions_come_from_another_episode() -> None:
     index = np.array([[4, s] for s in range(9)] + [[6, 0], [6, 1]])
     assert index[spread_clips(index, 3)].tolist() == [[4, 0], [4, 4], [4, 8], [6, 0], [6, 1]]
@@ -96,6 +130,15 @@ def test_clips_are_spread_and_shuffled_actions_come_from_another_episode() -> No
     assert (other_clips(np.zeros(4, np.int64), 0) != np.arange(4)).all()
     with pytest.raises(ValueError, match="collect more episodes"):
         other_clips(np.zeros(1, np.int64), 0)
+
+
+def test_an_ensemble_is_told_the_entries_that_its_members_are(trained_on: EpisodeDataset) -> None:
+    known = Proprioception(("agent_y", "agent_x"), (0.0, 0.0), (1.0, 1.0))
+    one, names = small_model(told=known), trained_on.schema.state or ()
+    due = [names.index("agent_y"), names.index("agent_x")]
+    for model in (one, EnsembleModel([one, small_model(told=known)])):
+        assert told_columns(model, trained_on) == due and told_names(model) == known.names
+    assert told_columns(small_model(), trained_on) is None and told_names(small_model()) == ()
 
 
 def test_the_still_action_is_within_bounds() -> None:

@@ -18,12 +18,12 @@ from worldsim.data import codec
 PAGE = Path(__file__).parent.parent / "docs" / "own_videos.md"
 SHORT = {
     "finetune": "--frames 3 --context 2 --batch 4 --train.steps 3 --train-heads.steps 3",
-    "evaluate": "--horizon 2 --shown 1",
+    "evaluate": "--shown 1",
     "plan": "--planner.samples 4 --planner.elites 2 --planner.iterations 1 --planner.horizon 2",
 }  # what keeps the test brief
 
 
-def film(folder: Path, name: str, rng: np.random.Generator, frames: int = 24) -> None:
+def film(folder: Path, name: str, rng: np.random.Generator, frames: int = 26) -> None:
     """A square pushed about by its actions, 96 x 80 at 10 frames a second, and the table of the page."""
     place, rows, pictures = np.array([30.0, 30.0]), [], []
     for t in range(frames):

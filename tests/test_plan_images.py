@@ -17,7 +17,7 @@ from tests.small_set import collect_small
 from tests.small_world import small_model
 from tests.test_window_model import window
 from worldsim import cli
-from worldsim.jobs import plan, plan_images
+from worldsim.jobs import plan, plan_images, saved
 from worldsim.jobs.plan_images import Running, plan_pictures, read_picture
 from worldsim.models.window import WindowModel
 from worldsim.policies import cem
@@ -54,6 +54,25 @@ def test_a_plan_is_printed_drawn_and_kept(tuned: Path, tmp_path: Path, capsys: p
     np.testing.assert_array_equal(strip[::3, -3 * 64 :: 3], np.asarray(Image.open(goal)))
     page = (folder / "report.html").read_text()
     assert page.count("<video") == 1 and "distance to the goal" in page
+
+
+def test_what_cannot_be_is_said_before_the_model_is_loaded(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved, "load", None)
+    now, small = picture(tmp_path / "a.png"), picture(tmp_path / "small.png", (32, 64))
+    config = plan.Config(tuned, obs=(now,), goal=now, distance="raw", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="small.png is 32 x 64 pixels"):
+        plan.run(replace(config, goal=small))
+    with pytest.raises(FileNotFoundError, match="no picture .*lost.png"):
+        plan.run(replace(config, obs=(tmp_path / "lost.png", now)))
+    with pytest.raises(FileNotFoundError, match="finetune"):
+        plan.run(replace(config, run=tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text("")
+    for goal in (now, None):
+        with pytest.raises(FileExistsError, match="replace it with --overwrite"):
+            plan.run(replace(config, goal=goal, obs=() if goal is None else config.obs))
 
 
 def test_the_plan_is_the_planners_on_what_was_seen(tmp_path: Path) -> None:

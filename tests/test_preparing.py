@@ -173,3 +173,18 @@ def test_a_trial_of_the_adapter_leaves_its_weights_as_the_seed_has_them(config: 
     torch.manual_seed(config.seed)
     again = preparing.registry.build(config.adapter, made.base, made.dataset.schema.action, config.actions_per_step)
     assert all(torch.equal(a, b) for a, b in zip(made.adapter.parameters(), again.parameters(), strict=True))
+
+
+def test_too_few_episodes_are_counted_and_one_that_is_held_out_alone_is_warned_of(
+    config: finetune.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = EpisodeDataset(config.data)
+    for count in (2, 3):
+        with Writer(tmp_path / str(count), one.schema) as writer:
+            for i in range(count):
+                writer.add(one.episode(i))
+    with pytest.raises(ValueError, match="has 2 episodes; 3 are the least"):
+        prepare(replace(config, data=tmp_path / "2"))
+    assert not caplog.text
+    prepare(replace(config, data=tmp_path / "3"))
+    assert "one of the 3 episodes" in caplog.text and "from 15 episodes on" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.foreign_sets import LENGTHS, film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
+from worldsim import cli
 from worldsim.data import open_dataset
 from worldsim.data.opening import find_damage
 from worldsim.data.read import EpisodeDataset
@@ -116,3 +118,22 @@ def test_inspect_tells_episodes_rate_cameras_and_ranges(tmp_path: Path) -> None:
     text = job.inspect(job.Config("inspect", str(write_movies(tmp_path / "films"))))
     for part in ("3, of 4 to 6 frames", "observation.images.front; images 24 x 32", "action_1", "reach (3)", "MiB"):
         assert part in text
+
+
+def test_convert_keeps_the_bounds_it_is_given_and_refuses_those_that_the_data_breaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(write_movies(tmp_path / "films"))
+    known = open_dataset(source).schema.action
+    flags = ["data", "convert", source, "--out", str(tmp_path / "out")]
+    assert cli.main([*flags, "--low", "-1.5", "-2", "--high", "2"]) == 0
+    assert open_dataset(tmp_path / "out").schema.action == ActionSpec((-1.5, -2.0), (2.0, 2.0))
+    assert job.bounded(open_dataset(source), (), (3.0,)).action == ActionSpec(known.low, (3.0, 3.0))
+    for low, high, said in (
+        (("0",), ("2",), r"entry \d of action \d of episode 0 is -0\.\d+, outside the bounds 0 to 2: give wider --low"),
+        (("-9", "-9", "-9"), ("9",), "--low is .* give one number, or one for each of 2 entries"),
+        (("nan",), ("9",), "--low is .* give one number"),
+        (("9",), ("-9",), "each low must be below its high"),
+    ):
+        assert cli.main([*flags, "--overwrite", "--low", *low, "--high", *high]) == 2
+        assert re.search(said, capsys.readouterr().err)

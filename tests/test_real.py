@@ -111,3 +111,17 @@ def test_a_goal_under_other_factors_is_refused() -> None:
     episode = envs.entry(FAST[0], ("latency",)).episode
     with pytest.raises(ValueError, match="share"):
         episode({"start": state, "goal": other}, 4, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("env_id", FAST)
+def test_an_unknown_factor_is_told_those_of_the_environment_and_those_of_a_real_robot(
+    env_id: str, tmp_path: Path
+) -> None:
+    for variation in (("nonsense",), ("nonsense", "latency=2")):
+        with pytest.raises(ValueError, match="unknown factor of variation 'nonsense'") as raised:
+            collect(Config(env_id, tmp_path / "never", 1, variation=variation))
+        told = str(raised.value).partition("there are ")[2].split(", ")
+        assert told == [*envs.entry(env_id).factors, "latency", "sensor_noise", "friction", "camera_shift"]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="the nearest is 'latency'"):
+        envs.dynamics(env_id, 64, ("latncy",))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.small_run import small_config
 from tests.small_set import collect_small
@@ -22,7 +23,7 @@ from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.envs.imagined import Config as ImaginedConfig
 from worldsim.jobs import evaluate, finetune, pages, plan, pretrain, saved, train
-from worldsim.jobs.imagining import goal_of, make_env
+from worldsim.jobs.imagining import goal_in, goal_of, make_env
 from worldsim.jobs.results import PlanResult, PlanRow
 from worldsim.models.feature import FeatureModel
 from worldsim.policies import cem
@@ -156,8 +157,24 @@ def test_an_imagined_environment_begins_at_real_panoramas_and_states(seeing: Pat
     shown, _ = env.reset(seed=0)
     assert shown.shape == (64, 128, 3)
     assert env.step(env.action_space.sample())[1] < 0
-    with pytest.raises(ValueError, match="no state.*proprioception"):
+    with pytest.raises(
+        ValueError, match=r"no state.*proprioception \(agent_x, agent_y\).*goal_of\(model, picture, state=.*\[1, 2\]"
+    ):
         goal_of(model, picture)
+    with pytest.raises(ValueError, match=r"a state of shape \[1, 3\]"):
+        goal_of(model, picture, np.zeros(3, np.float32))
+
+
+def test_a_goal_in_an_episode_has_all_cameras_and_the_state_that_is_told(seeing: Path, both: finetune.Config) -> None:
+    model, episode = saved.load(seeing).model, open_dataset(both.data).episode(1)
+    assert episode.video is not None and episode.state is not None
+    columns = [(open_dataset(both.data).schema.state or ()).index(name) for name in TOLD]
+    for frame in (-1, 5):
+        due = goal_of(model, np.concatenate(list(episode.video[frame]), 1), episode.state[frame, columns])
+        assert torch.equal(goal_in(model, both.data, 1, frame).goal, due.goal)
+    for number, frame, said in ((7, 0, "episode is 7; .* has 0 to 6"), (0, 43, "frame is 43; .* has -43 to 42")):
+        with pytest.raises(ValueError, match=said):
+            goal_in(model, both.data, number, frame)
 
 
 @pytest.mark.parametrize(

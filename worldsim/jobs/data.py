@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from worldsim.data.episodes import DataError, Episode
+from worldsim.data.episodes import DataError, Episode, Schema
 from worldsim.data.opening import find_damage, look, open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.data.workers import default_workers
 from worldsim.data.write import Writer, check_target
+from worldsim.protocols import ActionSpec
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ class Config:
     """Scale frames to height and width; needed for cameras of different sizes."""
     fps: int | None = None
     """Frames a second of a format that does not tell them (HDF5)."""
+    low: tuple[float, ...] = ()
+    """The least that each entry of an action can be (one number: all), for `convert` to keep; (): as the data says, or
+    the least in it where it does not."""
+    high: tuple[float, ...] = ()
+    """As `low`, the most."""
     skip_damaged: bool = False
     """Leave damaged episodes out of what `convert` writes, naming them, instead of stopping."""
     workers: int | None = None
@@ -94,9 +100,9 @@ def convert(config: Config) -> Path:
         raise ValueError("convert needs a folder to write: give it with --out")
     check_target(config.out, config.overwrite)
     dataset = open_dataset(config.path, config.camera, config.size, config.fps, config.skip_damaged)
-    frames = int(dataset.lengths.sum())
+    schema, frames = bounded(dataset, config.low, config.high), int(dataset.lengths.sum())
     with (
-        Writer(config.out, dataset.schema, dataset.source, None, config.overwrite, frames) as writer,
+        Writer(config.out, schema, dataset.source, None, config.overwrite, frames) as writer,
         tqdm(total=len(dataset), desc="convert", unit="episode", mininterval=1.0) as bar,
     ):
         for index in range(len(dataset)):
@@ -104,6 +110,38 @@ def convert(config: Config) -> Path:
             bar.update()
     log.info("wrote %d episodes, %d frames, to %s", len(dataset), frames, config.out)
     return config.out
+
+
+def bounded(dataset: Episodes, low: tuple[float, ...], high: tuple[float, ...]) -> Schema:
+    """The schema of a data set with other bounds of its actions; () leaves them, one number is that of all entries.
+
+    Raises ValueError for bounds that cannot be, and for those that an action in the data is outside.
+    """
+    schema, names = dataset.schema, ("--low", "--high")
+    if not low and not high:
+        return schema
+    if schema.action.discrete:
+        raise ValueError(f"the actions of {dataset.path} are classes, which have no bounds: leave out --low and --high")
+    ends = [given or known for given, known in ((low, schema.action.low), (high, schema.action.high))]
+    for name, end in zip(names, ends, strict=True):
+        if len(end) not in (1, schema.action.size) or not np.isfinite(end).all():
+            raise ValueError(f"{name} is {end}: give one number, or one for each of {schema.action.size} entries")
+    least, most = (np.broadcast_to(np.array(end), schema.action.size) for end in ends)
+    spec = ActionSpec(tuple(least.tolist()), tuple(most.tolist()))
+    if (least >= most).any():
+        raise ValueError(
+            f"the bounds of the actions would be {spec.low} and {spec.high}: each low must be below its high"
+        )
+    for index in range(len(dataset)):
+        action = dataset.episode(index, video=False).action
+        over = np.argwhere((action < least.astype(np.float32)) | (action > most.astype(np.float32)))
+        if len(over):
+            row, entry = over[0]
+            raise ValueError(
+                f"entry {entry} of action {row} of episode {index} is {action[row, entry]:.6g}, outside the bounds "
+                f"{spec.low[entry]:g} to {spec.high[entry]:g}: give wider --low and --high, or correct the data"
+            )
+    return replace(schema, action=spec)
 
 
 def _on_clock(episode: Episode, fps: int) -> Episode:

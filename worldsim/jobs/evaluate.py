@@ -143,13 +143,13 @@ def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
 
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
-    held_out.check_data(loaded.model.spec, dataset)
+    unlike = held_out.check_data(loaded.model.spec, dataset)
     columns, probe = position_probe(loaded, dataset, config.position)
     told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config
     found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
-    notes = (*found.notes, *([leak] if leak else []))
+    notes = (*unlike, *found.notes, *([leak] if leak else []))
     for note in notes:
         log.warning("%s", note)
     device = devices.find(config.device)

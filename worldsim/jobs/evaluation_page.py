@@ -77,8 +77,8 @@ def warnings(evaluation: Evaluation) -> tuple[str, ...]:
         found.append("No position is probed, so errors are told in features: name state entries with --position.")
     if evaluation.horizon < evaluation.asked:
         found.append(
-            f"The horizon is {evaluation.horizon} model steps, not {evaluation.asked}: the held-out episodes are no "
-            "longer."
+            f"The horizon is {evaluation.horizon} model steps, not {evaluation.asked}: the held-out episodes leave "
+            "no room for more, and two clips at the least."
         )
     if episode_count(evaluation) < 2:
         found.append("One held-out episode alone gives no intervals, and shuffled actions come from itself.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,12 @@ from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import Reading
 from worldsim.data.reader import Episodes
+from worldsim.models.ensemble import EnsembleModel
 from worldsim.models.feature import FeatureModel
 from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec, WorldModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def choose(
     """
     if not 1 <= context <= spec.context:
         raise ValueError(f"context is {context}; this world model takes 1 to {spec.context} frames")
-    horizon = allowed_horizon(dataset.lengths[list(episodes)], context, horizon, spec.actions_per_step)
+    horizon = comparable_horizon(dataset.lengths[list(episodes)], context, horizon, spec.actions_per_step, each)
     clip = ClipConfig(context + horizon, spec.actions_per_step, "skip")
     reader = ClipReader(dataset, episodes, clip, video=True)
     rows = spread_clips(reader.index, each)
@@ -158,6 +162,34 @@ def allowed_horizon(lengths: NDArray[np.int64], context: int, horizon: int, n: i
     return steps
 
 
+def comparable_horizon(lengths: NDArray[np.int64], context: int, horizon: int, n: int, each: int) -> int:
+    """`allowed_horizon`, or a model step less, said in the log, where that leaves room for a second clip.
+
+    Raises ValueError if there is one clip alone at any horizon: no other's actions could be compared with its own.
+    """
+    steps = allowed_horizon(lengths, context, horizon, n)
+    clips = np.clip(lengths - (context + steps - 1) * n, 0, each).sum()
+    if clips > 1:
+        return steps
+    if each == 1:
+        raise ValueError(
+            "one held-out clip alone has no other's actions to compare with: ask for --clips 2, or collect more "
+            "episodes"
+        )
+    if steps == 1:
+        raise ValueError(
+            f"one held-out clip alone has no other's actions to compare with: {context} frames of context and one "
+            f"model step of {n} actions fill the episode of {lengths.max()} frames; give less --context, collect "
+            "longer or more episodes, or fine-tune with fewer --actions-per-step"
+        )
+    log.warning(
+        "the one held-out episode that is long enough has room for %d model steps; the horizon is %d, so that there "
+        "are two clips, whose actions are compared (--horizon asks for less)",
+        *(steps, steps - 1),
+    )
+    return steps - 1
+
+
 def spread_clips(index: NDArray[np.int64], each: int) -> NDArray[np.int64]:
     """Rows of a clip index [M, 2] (episode, first frame): at most `each` of every episode, spread evenly over it."""
     picked = []
@@ -173,7 +205,10 @@ def other_clips(episode: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     Raises ValueError if there is one clip alone.
     """
     if len(episode) < 2:
-        raise ValueError("one held-out clip alone has no other's actions to compare with: collect more episodes")
+        raise ValueError(
+            "one held-out clip alone has no other's actions to compare with: give a shorter --horizon or more --clips, "
+            "or collect more episodes"
+        )
     rng = np.random.Generator(np.random.Philox(seed))
     numbers = np.arange(len(episode))
     alone = len(np.unique(episode)) == 1
@@ -195,12 +230,11 @@ def told_columns(model: WorldModel[Any], dataset: Episodes) -> list[int] | None:
     if model.spec.proprioception is None:
         return None
     stored = dataset.schema.state or ()
-    known = model.proprioception if isinstance(model, FeatureModel | WindowModel) else None
-    if known is None and len(stored) == model.spec.proprioception:  # a simulator is told all
+    names = told_names(model)
+    if not names and len(stored) == model.spec.proprioception:  # a simulator is told all
         return list(range(len(stored)))
-    names = () if known is None else known.names
     missing = [name for name in names if name not in stored]
-    if missing or known is None:
+    if missing or not names:
         raise ValueError(
             f"this world model was trained with proprioception ({', '.join(names) or model.spec.proprioception}), and "
             f"the state in {dataset.path} has {', '.join(stored) or 'no entries'}: give data that has it, or train "
@@ -209,12 +243,24 @@ def told_columns(model: WorldModel[Any], dataset: Episodes) -> list[int] | None:
     return [stored.index(name) for name in names]
 
 
-def check_data(spec: ModelSpec, dataset: Episodes) -> None:
-    """Raise ValueError unless the episodes show and do what the world model was trained on."""
+def told_names(model: WorldModel[Any]) -> tuple[str, ...]:
+    """The entries of the state that a world model is told as its proprioception; () for none, or if it has no names."""
+    one = model.first if isinstance(model, EnsembleModel) else model
+    known = one.proprioception if isinstance(one, FeatureModel | WindowModel) else None
+    return () if known is None else known.names
+
+
+def check_data(spec: ModelSpec, dataset: Episodes) -> tuple[str, ...]:
+    """What a reader must know of how the actions of a data set differ from those of the training: `outside`.
+
+    Raises ValueError unless the episodes show and do what the world model was trained on: actions of as many entries
+    and of the same kind, frames of the same size, and as many seconds a step. Bounds need not be the same, as those of
+    a data set that does not tell them are no more than the least and greatest actions in it: the model's are kept.
+    """
     schema = dataset.schema
     image = None if schema.image is None else (schema.views, schema.image[2], *schema.image[:2])
     for what, found, trained in (
-        ("actions", schema.action, spec.action),
+        ("actions", _kind(schema.action), _kind(spec.action)),
         ("frames [V, C, Y, X]", image, spec.image),
         ("seconds a model step", spec.actions_per_step / schema.fps, spec.seconds_per_step),
     ):
@@ -223,3 +269,27 @@ def check_data(spec: ModelSpec, dataset: Episodes) -> None:
                 f"{dataset.path} has {what} {found}, this world model was trained on {trained}: evaluate it on such "
                 "data, or fine-tune on this"
             )
+    note = None if schema.action == spec.action else outside(spec.action, dataset)
+    return () if note is None else (note,)
+
+
+def outside(spec: ActionSpec, dataset: Episodes) -> str | None:
+    """A note with the share of the actions of a data set that are outside the bounds; None if none is."""
+    actions = np.concatenate([dataset.episode(i, video=False).action for i in range(len(dataset))])
+    low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+    beyond = np.maximum(low - actions, actions - high)  # [M, A]
+    over = beyond > 1e-6 * (high - low)  # less is rounding
+    count = int(over.any(axis=1).sum())
+    if not count:
+        return None
+    row, entry = np.unravel_index(int(np.where(over, beyond, 0).argmax()), beyond.shape)
+    return (
+        f"{count / len(actions):.2g} of the actions in {dataset.path} ({count} of {len(actions)}) are outside the "
+        f"bounds that this world model was trained within: entry {entry} is {actions[row, entry]:.4g} where it was "
+        f"{low[entry]:.4g} to {high[entry]:.4g}. It never saw what such actions do; for bounds that do not depend on "
+        "which episodes there are, fine-tune on `worldsim data convert --low ... --high ...`."
+    )
+
+
+def _kind(spec: ActionSpec) -> str:
+    return f"one of {spec.size} classes" if spec.discrete else f"{spec.size} numbers"

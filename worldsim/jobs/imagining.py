@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from einops import rearrange
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from worldsim import keys
 from worldsim.data import open_dataset
@@ -20,9 +21,11 @@ from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
 from worldsim.jobs import held_out
-from worldsim.objectives import GoalObjective
+from worldsim.objectives import GoalObjective, MissingPrediction
 from worldsim.pixels import to_range, to_video
 from worldsim.protocols import Objective, Obs, WorldModel
+
+log = logging.getLogger(__name__)
 
 
 def make_env(
@@ -38,9 +41,11 @@ def make_env(
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
     data: its place, or what `open_dataset` gave, which can scale frames, tell a rate and leave out what is damaged.
+    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode.
 
     Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """
+    _check_reward(model, reward)
     return WorldModelEnv(model, real_starts(model, data, starts, seed, camera), reward, config, render_mode)
 
 
@@ -57,6 +62,7 @@ def make_vector_env(
     camera: Choice = None,
 ) -> WorldModelVectorEnv:
     """As `make_env`, many episodes in one batch; stable-baselines3 needs `AutoresetMode.SAME_STEP`."""
+    _check_reward(model, reward)
     begun = real_starts(model, data, starts, seed, camera)
     return WorldModelVectorEnv(model, begun, num_envs, reward, config, render_mode, autoreset_mode)
 
@@ -73,7 +79,8 @@ def real_starts(
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
     dataset, spec = open_dataset(data, camera) if isinstance(data, str | Path) else data, model.spec
-    held_out.check_data(spec, dataset)
+    for note in held_out.check_data(spec, dataset):
+        log.warning("%s", note)
     told = held_out.told_columns(model, dataset)
     half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])
     frames = max(1, min(spec.context, (half - 1) // spec.actions_per_step))
@@ -94,9 +101,9 @@ def goal_of(
 ) -> GoalObjective:
     """The reward of coming near to what a picture shows, uint8 [Y, X, 3], or [M, Y, X, 3] with one for each start.
 
-    Several cameras stand side by side in it, [Y, V * X, 3]. state [M, S]: the proprioception at the goal, of a world
-    model that has it. It is minus `model.distance`. Raises ValueError if the picture has another size than those of the
-    training, or the state is missing.
+    Several cameras stand side by side in it, [Y, V * X, 3]: `np.concatenate([front, wrist], axis=1)`. state [S] or
+    [M, S]: the proprioception at the goal, of a world model that has it. It is minus `model.distance`. Raises
+    ValueError if the picture has another size than those of the training, or the state is missing.
     """
     pictures, image = np.atleast_1d(picture), model.spec.image
     pictures = pictures[None] if pictures.ndim == 3 else pictures
@@ -109,12 +116,61 @@ def goal_of(
     shown = rearrange(torch.from_numpy(pictures), "m y (v x) c -> m 1 v y x c", v=image[0])
     device = device_of(model)
     count, n = len(pictures), model.spec.actions_per_step
-    told = None if state is None else torch.from_numpy(np.atleast_2d(state).astype(np.float32))[:, None].to(device)
-    obs = Obs(to_video(shown.to(device)), told, torch.zeros(count, 1, device=device))
+    told = _told(model, state, count)
+    obs = Obs(
+        to_video(shown.to(device)), None if told is None else told.to(device), torch.zeros(count, 1, device=device)
+    )
     none = torch.zeros(count, 0, n, model.spec.action.size, device=device)
     with torch.no_grad():
         state = model.encode(obs, none, keys.rows(0, count, device))
     return GoalObjective(model.latent(state), model.distance)
+
+
+def goal_in(
+    model: WorldModel[Any], data: str | Path | Episodes, episode: int = 0, frame: int = -1, camera: Choice = None
+) -> GoalObjective:
+    """`goal_of` a frame of an episode of a data set (-1: the last), with its cameras and what the model is told of it.
+
+    data, camera: as `make_env` takes them. Raises ValueError for an episode or a frame that is not there, and for data
+    that is not like that of the training.
+    """
+    dataset = open_dataset(data, camera) if isinstance(data, str | Path) else data
+    told = held_out.told_columns(model, dataset)
+    if not 0 <= episode < len(dataset):
+        raise ValueError(f"episode is {episode}; {dataset.path} has 0 to {len(dataset) - 1}")
+    length = int(dataset.lengths[episode])
+    if not -length <= frame < length:
+        raise ValueError(f"frame is {frame}; episode {episode} of {dataset.path} has {-length} to {length - 1}")
+    row = frame % length
+    picture = np.concatenate(list(dataset.frames(episode, row, row + 1)[0]), axis=1)
+    state = dataset.episode(episode, video=False).state
+    return goal_of(model, picture, None if state is None or told is None else state[row, told])
+
+
+def _told(model: WorldModel[Any], state: NDArray[np.float32] | None, count: int) -> Tensor | None:
+    """The proprioception [M, 1, S] at M goals; None for a model that is told none."""
+    if model.spec.proprioception is None:
+        return None
+    due = (count, model.spec.proprioception)
+    given = None if state is None else np.atleast_2d(state).astype(np.float32)
+    if given is None or given.shape != due:
+        found = "no state" if given is None else f"a state of shape {list(given.shape)}"
+        raise ValueError(
+            f"the goal has {found}, and this world model was trained with proprioception "
+            f"({', '.join(held_out.told_names(model)) or f'{due[1]} entries'}), which a picture does not show: give "
+            f"what it is at the goal in its own units, goal_of(model, picture, state=...) with {list(due)} numbers, or "
+            "take both from an episode, goal_in(model, data, episode)"
+        )
+    return torch.from_numpy(given)[:, None]
+
+
+def _check_reward(model: WorldModel[Any], reward: Objective | None) -> None:
+    if reward is None and not model.spec.reward:
+        raise MissingPrediction(
+            "this world model does not predict rewards (spec.reward is False), and an environment needs reward: give a "
+            "goal as the reward, goal_of(model, picture) or goal_in(model, data, episode), or any Objective; or "
+            "fine-tune on episodes that have rewards"
+        )
 
 
 def device_of(model: WorldModel[Any]) -> torch.device:

@@ -19,9 +19,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def folder_of(config: plan.Config) -> Path:
+    """Where the plan is kept."""
+    return config.out or config.run / "plan-pictures"
+
+
+def check(model: Path, config: plan.Config, goal: Path) -> None:
+    """Raise OSError or ValueError for a folder or pictures that no plan can be made with, before a model is loaded."""
+    runs.check_new(folder_of(config), config.overwrite)
+    spec = saved.read_spec(model)
+    if spec.proprioception is None:  # otherwise there is no plan from pictures, whatever they show
+        for path in (*config.obs, goal):
+            plan_images.read_picture(path, spec)
+
+
 def run(loaded: saved.Loaded, config: plan.Config, goal: Path) -> Path:
     """Plan once from pictures; print the plan, write summary.json, plan.png and report.html; returns their folder."""
-    out = config.out or config.run / "plan-pictures"
+    out = folder_of(config)
     runs.check_new(out, config.overwrite)
     device = devices.find(config.device)
     loaded.model.to(device)

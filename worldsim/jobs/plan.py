@@ -90,13 +90,15 @@ class Config:
 
 def run(config: Config) -> Path:
     """Plan, and write summary.json and report.html; returns their folder."""
+    model = saved.model_folder(config.run)
     devices.find(config.device)
-    loaded = saved.load(config.run)
     if config.goal is not None:
-        return picture_plans.run(loaded, config, config.goal)
+        picture_plans.check(model, config, config.goal)
+        return picture_plans.run(saved.load(config.run), config, config.goal)
     measure = () if config.distance == "temporal" else (config.distance,)
     out = config.out or config.run / "-".join(("plan", config.protocol, *varied(config), *measure))
     runs.check_new(out, config.overwrite)
+    loaded = saved.load(config.run)
     result = plan(loaded, config)
     folder = runs.create_run(out, config, overwrite=config.overwrite)
     runs.write_summary(folder, summary(result) | {"plan.uncertainty_penalty": config.uncertainty_penalty})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,8 @@ from worldsim.protocols import FrozenEncoder, PredictorAdapter
 
 if TYPE_CHECKING:
     from worldsim.jobs.finetune import Config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ def prepare(config: Config) -> Prepared:
     dataset = config.reading.open(config.data)
     _check_cameras(config, dataset)
     split = training_split(config, dataset)
+    if len(split.test) == 1:
+        log.warning(
+            "one of the %d episodes of %s is held out for the test: `worldsim evaluate` will have no intervals, and "
+            "its shuffled actions will be those of another moment of the same episode; from 15 episodes on there are "
+            "two",
+            *(len(dataset), config.data),
+        )
     clip = ClipConfig(config.frames, config.actions_per_step, config.short)
     for episodes in (split.train, split.val):
         clip_index(dataset.lengths, episodes, clip)
@@ -68,6 +78,11 @@ def prepare(config: Config) -> Prepared:
 
 def training_split(config: Config, dataset: Episodes) -> Split:
     """Which episodes are trained on and which are held out. Raises ValueError for more than there are."""
+    if len(dataset) < 3:
+        raise ValueError(
+            f"{config.data} has {len(dataset)} episodes; 3 are the least: one to train on, one to validate with and "
+            "one held out for `worldsim evaluate`"
+        )
     split = split_episodes(len(dataset), config.split_seed)
     if config.episodes is None:
         return split

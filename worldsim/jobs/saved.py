@@ -131,6 +131,11 @@ def load(run: str | Path, calibrated: bool = True) -> Loaded:
     return Loaded(model.requires_grad_(False).eval(), heads, identity, config, folder, fitted)
 
 
+def read_spec(folder: Path) -> ModelSpec:
+    """What the world model in a `model_folder` consumes and yields, without loading it; it raises as `load` does."""
+    return _read(folder / ADAPTER)[0].spec
+
+
 def check_heads(
     run: Path,
     config: finetune.Config,

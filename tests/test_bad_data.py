@@ -89,6 +89,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "'action_1' holds text",
     ),
     "other columns": (lambda f: rewrite(f, lambda t: t.drop_columns(["state_x"])), "give all the same columns"),
+    "another name of an action": (
+        lambda f: rewrite(f, lambda t: t.rename_columns(["action_9", *t.column_names[1:]])),
+        r"actions of 2 \(action_1, action_9\) .*most episodes actions of 2 \(action_0, action_1\).*the same columns",
+    ),
+    "another name of a state": (
+        lambda f: rewrite(f, lambda t: t.rename_columns([*t.column_names[:2], "state_y", *t.column_names[3:]])),
+        r"states of 1 entries \(y\).*give all the same columns",
+    ),
     "no table": (lambda f: (f / "take2.csv").unlink(), "no table take2.csv or take2.parquet"),
     "another size": (
         lambda f: write_film(f / "take2.mp4", film(4, 1, (16, 16))),

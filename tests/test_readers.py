@@ -137,3 +137,38 @@ def test_convert_keeps_the_bounds_it_is_given_and_refuses_those_that_the_data_br
     ):
         assert cli.main([*flags, "--overwrite", "--low", *low, "--high", *high]) == 2
         assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_names_of_columns_decide_and_not_their_order(tmp_path: Path) -> None:
+    films = write_movies(tmp_path / "films")
+    due = open_dataset(films)
+    whole = {file: pyarrow.csv.read_csv(file) for file in films.glob("*.csv")}
+    for changed in ([films / "take2.csv"], list(whole)):  # of all tables the numbers tell, still
+        for file in changed:
+            pyarrow.csv.write_csv(whole[file].select(sorted(whole[file].column_names, reverse=True)), file)
+        dataset = open_dataset(films)
+        assert dataset.schema == due.schema
+        for i in range(3):
+            assert np.array_equal(dataset.episode(i).action, due.episode(i).action)
+
+
+def test_states_come_in_one_order_and_names_of_actions_are_kept(tmp_path: Path) -> None:
+    films = write_movies(tmp_path / "films")
+    for file in films.glob("*.csv"):
+        table = pyarrow.csv.read_csv(file)
+        table = table.rename_columns(
+            [{"action_0": "action_turn", "action_1": "action_push"}.get(n, n) for n in table.column_names]
+        )
+        table = table.append_column("state_a", table["timestamp"])
+        names = table.column_names if file.stem != "take2" else sorted(table.column_names)
+        pyarrow.csv.write_csv(table.select(names), file)
+    dataset = open_dataset(films)
+    assert dataset.schema.state == ("x", "a") and dataset.schema.actions == ("action_turn", "action_push")
+    for i, length in enumerate(LENGTHS):
+        episode, table = dataset.episode(i), rows(length, i)
+        assert episode.state is not None
+        assert np.allclose(episode.state, np.stack([table["state_x"], table["timestamp"]], 1), atol=1e-6)
+        assert np.allclose(episode.action, np.stack([table["action_0"], table["action_1"]], 1)[:-1], atol=1e-6)
+    job.run(job.Config("convert", str(films), tmp_path / "out"))
+    assert open_dataset(tmp_path / "out").schema == dataset.schema
+    assert "action_push" in job.inspect(job.Config("inspect", str(tmp_path / "out")))

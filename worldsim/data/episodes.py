@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,7 @@ class Schema:
     state: tuple[str, ...] | None = None  # a name for each of the S entries
     cameras: tuple[str, ...] = (FRONT,)  # LeRobot feature keys; V is their number
     reward: bool = False  # whether episodes carry reward and done
+    actions: tuple[str, ...] | None = None  # a name for each of the A entries of an action; None: none are told
 
     def __post_init__(self) -> None:
         if self.fps < 1:
@@ -62,9 +64,25 @@ class Schema:
         return 0 if self.image is None else len(self.cameras)
 
     @property
+    def entries(self) -> tuple[str, ...]:
+        """A name for each of the A entries of an action: what the data tells, or action_0, action_1 ..."""
+        return self.actions or numbered(self.action.size)
+
+    @property
     def state_size(self) -> int | None:
         """S, or None without a state."""
         return None if self.state is None else len(self.state)
+
+
+def numbered(size: int) -> tuple[str, ...]:
+    """The names of the entries of actions that have none of their own."""
+    return tuple(f"action_{i}" for i in range(size))
+
+
+def own_names(names: Sequence[str], size: int) -> tuple[str, ...] | None:
+    """The names of `size` entries of an action; None if there are not as many, all different, or if they only count."""
+    told = tuple(names)
+    return told if len(told) == len(set(told)) == size and told != numbered(size) else None
 
 
 @dataclass(frozen=True)

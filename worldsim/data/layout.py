@@ -33,7 +33,7 @@ def columns(schema: Schema) -> dict[str, dict[str, Any]]:
     features: dict[str, dict[str, Any]] = {}
     if schema.state is not None:
         features[STATE] = _feature("float32", len(schema.state), list(schema.state))
-    features[ACTION] = _feature("float32", schema.action.size, [f"action_{i}" for i in range(schema.action.size)])
+    features[ACTION] = _feature("float32", schema.action.size, list(schema.entries))
     if schema.reward:
         features |= {REWARD: _feature("float32", 1, None), DONE: _feature("bool", 1, None)}
     features["timestamp"] = _feature("float32", 1, None)

@@ -1,9 +1,9 @@
 """The CSV or parquet tables beside mp4 files: which row is of which frame.
 
-Columns: `action` (lists) or `action_0, action_1 ...` in the order of the file; as wanted `state` (lists) or `state_X
-...`, `reward`, `done`, `timestamp` (seconds), `frame` (whole numbers), `task` (text). Row t is frame t: action t was
-applied between frame t and frame t + 1, reward t and done t are of that transition. The row of the last frame, whose
-action leads nowhere, may be there or not; with `state` it must be there.
+Columns: `action` (lists) or `action_X ...`; as wanted `state` (lists) or `state_X ...`, in any order: their names
+decide which entry is which; `reward`, `done`, `timestamp` (seconds), `frame` (whole numbers), `task` (text). Row t is
+frame t: action t was applied between frame t and frame t + 1, reward t and done t are of that transition. The row of
+the last frame, whose action leads nowhere, may be there or not; with `state` it must be there.
 """
 
 from __future__ import annotations
@@ -90,19 +90,19 @@ def _by_film(column: pa.ChunkedArray) -> dict[str, NDArray[np.int64]]:
     return {name: order[first:last] for name, first, last in zip(known, [0, *end[:-1]], end, strict=True)}
 
 
-def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows, tuple[str, ...]]:
-    """The rows of an episode of `frames` frames, and the names of the entries of its state (empty: it has none).
+def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> Rows:
+    """The rows of an episode of `frames` frames.
 
     Raises DataError, with the remedy, for rows too many or too few, out of order, at another rate or not finite.
     """
     count = len(table)
-    action, _ = _vector(table, "action")
+    action, actions = _vector(table, "action")
     if action is None:
         raise DataError(
             f"its table has the columns {', '.join(table.column_names)} and no action: name them action_0, action_1 ..."
         )
     common_actions(frames, count)
-    state, names = _vector(table, "state")
+    state, states = _vector(table, "state")
     if state is not None and count != frames:
         raise DataError(f"it has {count} states for {frames} frames; a state for each frame is due: add the last row")
     if "frame" in table.column_names and (numbers := _number(table, "frame")) is not None:
@@ -121,9 +121,11 @@ def rows_of(table: pa.Table, frames: int, fps: float, index: int) -> tuple[Rows,
         reward=reward,
         done=done,
         task=str(table.column("task")[0].as_py() or "") if "task" in table.column_names else "",
+        actions=actions,
+        states=states,
     )
     check_rows(index, rows)
-    return rows, names
+    return rows
 
 
 def _outcomes(table: pa.Table, frames: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
@@ -157,18 +159,24 @@ def _check_times(stored: NDArray[Any] | None, fps: float) -> None:
 
 
 def _vector(table: pa.Table, name: str) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
-    """[T, size] of the list column `name` or of the columns `name_X` in their order, and a name for each entry."""
+    """[T, size] of the list column `name` or of the columns `name_X`, and a name for each entry.
+
+    Columns that are all numbered come in the order of their numbers, others as they stand.
+    """
     parts = [column for column in table.column_names if column == name or column.startswith((f"{name}_", f"{name}."))]
     if not parts:
         return None, ()
+    ends = [part[len(name) + 1 :] for part in parts]
+    if all(end.isdecimal() for end in ends):
+        parts = [part for _, part in sorted(zip(map(int, ends), parts, strict=True))]
     columns = [_column(table, part) for part in parts]
     widths = [1 if column.ndim == 1 else column.shape[1] for column in columns]
     values = np.concatenate([column.reshape(len(table), -1) for column in columns], axis=1)
-    names = [
-        part.removeprefix(f"{name}_").removeprefix(f"{name}.") if width == 1 else f"{part}_{i}"
-        for part, width in zip(parts, widths, strict=True)
-        for i in range(width)
-    ]
+    bare = len(name) + 1 if name == "state" else 0  # actions are called as their columns
+    entries = zip(parts, widths, strict=True)
+    names = [part[bare:] or part if width == 1 else f"{part}_{i}" for part, width in entries for i in range(width)]
+    if twice := [entry for entry in names if names.count(entry) > 1]:
+        raise DataError(f"its columns {', '.join(parts)} name {twice[0]!r} twice: give each entry a name of its own")
     return values, tuple(names)
 
 

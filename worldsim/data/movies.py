@@ -13,14 +13,13 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.data import codec
 from worldsim.data.digests import file_digest
-from worldsim.data.episodes import FRONT, DataError, Schema
+from worldsim.data.episodes import FRONT, DataError, Schema, own_names
 from worldsim.data.gather import gather, usual
 from worldsim.data.images import resize
 from worldsim.data.movie_tables import rows_of, tables_of
@@ -95,27 +94,26 @@ def open_movies(path: Path, camera: str | None = None, size: tuple[int, int] | N
     sound = [film for film in films if film is not None]
     if not sound:
         raise DataError(f"no film of {path} can be read; the first: {wrong[0]}")
-    fps = cast(int, usual([round(film.fps) for film in sound]))
-    shown = size or cast("tuple[int, int]", usual([film.sizes[0] for film in sound]))
+    fps = usual([round(film.fps) for film in sound])
+    shown = size or usual([film.sizes[0] for film in sound])
     wrong |= {i: what for i, film in enumerate(films) if film and (what := _unfit(film, fps, size, shown))}
     tables = tables_of(path, names)
-    state_names: dict[int, tuple[str, ...]] = {}
 
     def read(index: int) -> Rows:
         film = films[index]
         assert film is not None  # those that are none are wrong
-        rows, state_names[index] = rows_of(tables.of(names[index]), film.probes[0].frames or 0, film.fps, index)
-        return rows
+        return rows_of(tables.of(names[index]), film.probes[0].frames or 0, film.fps, index)
 
     found = gather(names, read, wrong, str(path))
-    whole = next(index for index, row in enumerate(found.rows) if row is not None)
+    first = found.sound[0]
     schema = Schema(
         fps,
         bounds([row.action for row in found.sound]),
         (*shown, 3),
-        state_names[whole] or None,
+        first.states or None,
         tuple(folders),
-        found.sound[0].reward is not None,
+        first.reward is not None,
+        own_names(first.actions, len(first.actions)),
     )
     files = [*(file for film in sound for file in film.files), *tables.files]
     damaged = str([part.episode for part in found.damage])

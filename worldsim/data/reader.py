@@ -93,6 +93,8 @@ class Rows:
     reward: NDArray[np.float32] | None = None  # [T - 1]
     done: NDArray[np.bool_] | None = None  # [T - 1]
     task: str = ""
+    actions: tuple[str, ...] = ()  # the names of the A entries, where the format has some
+    states: tuple[str, ...] = ()  # the names of the S entries, where the format has some
 
 
 class Gathered:

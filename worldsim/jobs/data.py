@@ -160,7 +160,7 @@ def _ranges(dataset: Episodes) -> list[tuple[str, str]]:
         return []
     spec = dataset.schema.action
     kind = f"one of {spec.size}" if spec.discrete else f"{spec.size} numbers"
-    rows = [("actions", kind)] + _table([f"action_{i}" for i in range(spec.size)], [e.action for e in episodes])
+    rows = [("actions", kind)] + _table(dataset.schema.entries, [e.action for e in episodes])
     states = [e.state for e in episodes if e.state is not None]
     names = dataset.schema.state or ()
     rows += [("state", f"{len(names)} numbers")] + (_table(list(names), states) if states else [])

@@ -67,9 +67,9 @@ def write_stable_worldmodel(file: Path) -> Path:
     return file
 
 
-def write_minari(folder: Path, jpeg: bool = False) -> Path:
+def write_minari(folder: Path, jpeg: bool = False, size: tuple[int, int] | None = None) -> Path:
     """A Dict of pictures and positions, three discrete actions from 1 on."""
-    size = (48, 40) if jpeg else (24, 32)
+    size = size or ((48, 40) if jpeg else (24, 32))
     box = {"type": "Box", "dtype": "uint8", "shape": [*size, 3]}
     box |= {"low": np.zeros((*size, 3), int).tolist(), "high": np.full((*size, 3), 255).tolist()}
     place = {"type": "Box", "dtype": "float64", "shape": [2], "low": [-9, -9], "high": [9, 9]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -83,6 +84,20 @@ def test_minari_pictures_are_cameras_and_numbers_state(tmp_path: Path, jpeg: boo
     assert episode.action.argmax(1).tolist() == [0, 1, 2, 0, 1] and episode.done is not None and episode.done[-1]
     assert episode.video is not None and len(episode.video) == 6 and episode.video.std() > 20
     assert dataset.source.env == "ours/reach-v0"
+
+
+def test_minari_pictures_are_read_as_they_are_stored_whatever_the_header_says(tmp_path: Path) -> None:
+    raw = write_minari(tmp_path / "raw", size=(48, 40))
+    with h5py.File(raw / "data/main_data.hdf5") as stored:
+        due = np.asarray(stored["episode_1/observations/rgb"])
+    for said in ({}, {"jpeg_encoding": True}, {"jpeg_encoding": False}):
+        header = raw / "data/metadata.json"
+        header.write_text(json.dumps(json.loads(header.read_text()) | said))
+        assert np.array_equal(open_dataset(raw, fps=4).frames(1)[:, 0], due) and due.shape == (4, 48, 40, 3)
+    jpeg = write_minari(tmp_path / "jpeg", jpeg=True)
+    header = jpeg / "data/metadata.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"jpeg_encoding": False}))
+    assert np.abs(open_dataset(jpeg, fps=4).frames(1)[:, 0].astype(int) - due).mean() < 8
 
 
 def test_a_minari_name_is_looked_for_where_minari_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

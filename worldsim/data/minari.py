@@ -38,20 +38,23 @@ LOST = 1000  # episodes that are told one by one; of a set that misses more the 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Frames from the file; it can be pickled."""
+    """Frames from the file; it can be pickled.
+
+    Minari stores pictures as JPEG, a row of bytes each, or as they are: what is stored tells, whatever the header says.
+    """
 
     file: Hdf5
     leaves: tuple[Leaf, ...]
-    jpeg: tuple[bool, ...]
     size: tuple[int, int]
 
     def __call__(self, index: int, start: int, stop: int) -> NDArray[np.uint8]:
         """Frames [stop - start, V, Y, X, 3] of an episode."""
         shown = []
-        for leaf, jpeg in zip(self.leaves, self.jpeg, strict=True):
+        for leaf in self.leaves:
             name = f"episode_{index}/{leaf.path}"
             stored = self.file.read(name, start, stop)
             try:
+                jpeg = stored.ndim == 1
                 frames = np.stack([decode(bytes(row), leaf.size) for row in stored]) if jpeg else views(stored, name)
                 if frames.shape[1:3] != leaf.size:
                     raise DataError(f"its frames are {list(frames.shape[1:3])}, {METADATA} says {list(leaf.size)}")
@@ -119,8 +122,7 @@ def open_minari(
     names = _state_names(vectors, 0 if first.state is None else first.state.shape[1])
     spec = action_spec(action, [row.action for row in found.sound])
     schema = Schema(fps, spec, (target[0], target[1], 3) if shown else None, names or None, chosen, True)
-    encoded = bool(about.get("jpeg_encoding", True))
-    frames = Pictures(file, shown, tuple(leaf.is_jpeg(encoded) for leaf in shown), target) if shown else None
+    frames = Pictures(file, shown, target) if shown else None
     damaged = str([part.episode for part in found.damage])
     digest = partial(file_digest, folder, (folder / DATA, folder / METADATA), *chosen, str(target), str(fps), damaged)
     source = Source(str(about.get("dataset_id", "")), str(about.get("algorithm_name", "")))

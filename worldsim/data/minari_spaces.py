@@ -18,7 +18,6 @@ from worldsim.data.limits import REMEDY
 from worldsim.data.reader import bounds
 from worldsim.protocols import ActionSpec
 
-SMALLEST = 32  # pixels: Minari stores smaller images as they are, others as JPEG
 CLASSES = 4096  # of a discrete space at the most: each is an entry of every action
 ENTRIES = 2**28  # of an array of a space at the most
 
@@ -52,11 +51,6 @@ class Leaf:
         """(Y, X) of a picture."""
         first = 1 if len(self.shape) == 3 and self.shape[-1] not in (1, 3) else 0
         return self.shape[first], self.shape[first + 1]
-
-    def is_jpeg(self, encoded: bool) -> bool:
-        """Whether Minari stored its pictures as JPEG."""
-        low, high = np.array(self.space.get("low", 0)), np.array(self.space.get("high", 255))
-        return encoded and not low.any() and bool((high == 255).all()) and min(self.shape[:2]) >= SMALLEST
 
 
 def read_space(about: dict[str, Any], name: str, file: Path) -> dict[str, Any]:

@@ -86,7 +86,35 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "text for numbers": (
         lambda f: rewrite(f, lambda t: put(t, "action_1", ["a", "b", "c", "d"])),
-        "'action_1' holds text",
+        "'action_1' holds text: 'a' in row 0 ",
+    ),
+    "one word among numbers": (
+        lambda f: rewrite(f, lambda t: put(t, "action_1", ["0.3412", "NA", "oops", "x"])),
+        "'action_1' holds text: 'oops' in row 2 .*correct it",
+    ),
+    "semicolons": (
+        lambda f: (f / "take2.csv").write_text("action_0;action_1\n0,5;1\n"),
+        r"separator of .*take2\.csv is ';', commas are due",
+    ),
+    "a column twice": (
+        lambda f: rewrite(f, lambda t: t.append_column("action_1", t["action_0"])),
+        r"take2\.csv has 2 columns 'action_1': rename or remove",
+    ),
+    "timestamps twice": (
+        lambda f: rewrite(f, lambda t: t.append_column("timestamp", t["timestamp"])),
+        r"take2\.csv has 2 columns 'timestamp'",
+    ),
+    "no film": (
+        lambda f: (f / "take2.mp4").unlink(),
+        r"its film .*take2\.mp4 is missing: restore it",
+    ),
+    "a film of another name": (
+        lambda f: (f / "take2.mp4").rename(f / "take2.MP4"),
+        r"take2\.mp4 is missing \(found take2\.MP4\): rename it to take2\.mp4",
+    ),
+    "a film of another kind": (
+        lambda f: (f / "take2.mp4").rename(f / "take2.avi"),
+        r"take2\.mp4 is missing \(found take2\.avi\): .*ffmpeg -i take2\.avi take2\.mp4",
     ),
     "other columns": (lambda f: rewrite(f, lambda t: t.drop_columns(["state_x"])), "give all the same columns"),
     "another name of an action": (

@@ -34,6 +34,7 @@ TEXT = pyarrow.csv.ConvertOptions(column_types={"episode": pa.string(), "task": 
 class Tables:
     """The tables of a folder: one for each film, or one for all."""
 
+    films: frozenset[str]  # the names of all, of those that are lost too: there is a table of them
     files: tuple[Path, ...]
     own: dict[str, Path]  # by the name of a film
     shared: pa.Table | None
@@ -57,18 +58,25 @@ class Tables:
         return self.shared.take(pa.array(self.rows[name]))
 
 
-def tables_of(folder: Path, names: list[str]) -> Tables:
-    """The tables of a folder with films of those names. Raises DataError for several that could be that of all."""
+def tables_of(folder: Path, films: set[str]) -> Tables:
+    """The tables of a folder with films of those names.
+
+    Beside films that have tables of their own, a table without a column `episode` is of a film that is lost. Raises
+    DataError for several that could be that of all.
+    """
     files = sorted(file for kind in KINDS for file in folder.glob(f"*{kind}"))
-    own = {file.stem: file for file in files if file.stem in names}
-    others = [file for file in files if file.stem not in names]
-    if len(others) > 1 or len(own) + len(others) < len(files):
+    own = {file.stem: file for file in files if file.stem in films}
+    others = [file for file in files if file.stem not in films]
+    lost = {file.stem: file for file in others if own and not _is_shared(file)}
+    others = [file for file in others if file.stem not in lost]
+    if len(own) + len(lost) + len(others) < len(files) or len(others) > 1:
         raise DataError(
             f"{folder} has the tables {', '.join(file.name for file in files)}: give each film one table of its own "
             "name, or one table for all films with a column 'episode'; move the others away"
         )
+    known = frozenset(films | lost.keys())
     if not others:
-        return Tables(tuple(files), own, None, None, {})
+        return Tables(known, tuple(files), own, None, None, {})
     shared = _read(others[0])
     if "episode" not in shared.column_names:
         raise DataError(
@@ -76,9 +84,17 @@ def tables_of(folder: Path, names: list[str]) -> Tables:
             "with the names of the films, or name the table like its film"
         )
     rows = _by_film(shared.column("episode"))
-    if lone := sorted(rows.keys() - set(names)):
+    if lone := sorted(rows.keys() - films):
         log.warning("%s has rows of %d films that are not there: %s", others[0], len(lone), ", ".join(lone[:10]))
-    return Tables(tuple(files), own, shared, others[0], rows)
+    return Tables(known, tuple(files), own, shared, others[0], rows)
+
+
+def _is_shared(file: Path) -> bool:
+    """Whether a table has a column `episode`."""
+    try:
+        return "episode" in _read(file).column_names
+    except DataError:
+        return False
 
 
 def _by_film(column: pa.ChunkedArray) -> dict[str, NDArray[np.int64]]:
@@ -187,14 +203,48 @@ def _number(table: pa.Table, name: str) -> NDArray[Any] | None:
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
     column = table.column(name)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        raise DataError(f"its column {name!r} holds text (the first: {str(column[0])!r}); only numbers are taken there")
+        cells = column.to_pylist()
+        row = next((row for row, cell in enumerate(cells) if not _is_number(cell)), 0)
+        raise DataError(
+            f"its column {name!r} holds text: {cells[row]!r} in row {row} (the first is row 0); only numbers are taken "
+            "there: correct it, or leave the column out"
+        )
     return to_numpy(column, f"its column {name!r}")
 
 
-def _read(file: Path) -> pa.Table:
-    if file.suffix == ".parquet":
-        return read_table(file, None, "which holds actions")
+def _is_number(cell: str | None) -> bool:
+    """Whether a cell would not have made its column text."""
+    if cell is None or cell in TEXT.null_values:
+        return True
     try:
-        return pyarrow.csv.read_csv(file, convert_options=TEXT)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is damaged: {error}; correct this line or write the table again") from error
+        pa.scalar(cell.strip()).cast(pa.float64())
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _read(file: Path) -> pa.Table:
+    """A table, each column of which has a name of its own. Raises DataError for damage."""
+    if file.suffix == ".parquet":
+        table = read_table(file, None, "which holds actions")
+    else:
+        _check_separator(file)
+        try:
+            table = pyarrow.csv.read_csv(file, convert_options=TEXT)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file} is damaged: {error}; correct this line or write the table again") from error
+    names = table.column_names
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(f"{file} has {names.count(twice[0])} columns {twice[0]!r}: rename or remove all but one")
+    return table
+
+
+def _check_separator(file: Path) -> None:
+    """Raise DataError for a CSV whose first line has other separators and no comma."""
+    with file.open("rb") as opened:
+        header = opened.readline(2**16).decode(errors="replace")
+    for other in (";", "\t"):
+        if other in header and "," not in header:
+            raise DataError(
+                f"the separator of {file} is {other!r}, commas are due, and points in numbers: write it again"
+            )

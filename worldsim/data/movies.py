@@ -25,6 +25,18 @@ from worldsim.data.images import resize
 from worldsim.data.movie_tables import rows_of, tables_of
 from worldsim.data.reader import IMAGES, Gathered, Rows, bounds, pick_camera
 
+FILMS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".ts",
+)  # what a lost one may be called
 RATE = 0.002  # how far, as a part, the rate of a film may be off a whole number: 29.97 is 30
 
 
@@ -81,8 +93,10 @@ def open_movies(path: Path, camera: str | None = None, size: tuple[int, int] | N
     all. Raises DataError if nothing of it can be read.
     """
     folders = _cameras(path, camera)
-    stems = {file.stem for folder in folders.values() for file in folder.glob("*.mp4")}
-    names = sorted(stems, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    tables = tables_of(path, {file.stem for folder in folders.values() for file in folder.glob("*.mp4")})
+    names = sorted(
+        tables.films, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
     films: list[Film | None] = []
     wrong: dict[int, str] = {}
     for index, name in enumerate(names):
@@ -97,7 +111,6 @@ def open_movies(path: Path, camera: str | None = None, size: tuple[int, int] | N
     fps = usual([round(film.fps) for film in sound])
     shown = size or usual([film.sizes[0] for film in sound])
     wrong |= {i: what for i, film in enumerate(films) if film and (what := _unfit(film, fps, size, shown))}
-    tables = tables_of(path, names)
 
     def read(index: int) -> Rows:
         film = films[index]
@@ -136,8 +149,8 @@ def _cameras(path: Path, camera: str | None) -> dict[str, Path]:
 
 def _film(name: str, folders: tuple[Path, ...]) -> Film:
     files = tuple(folder / f"{name}.mp4" for folder in folders)
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise DataError(f"{missing[0]} is missing: this camera has no film of the episode; add it or remove the others")
+    if missing := [file for file in files if not file.is_file()]:
+        raise DataError(_missing(missing[0]))
     probes = []
     for file in files:
         try:
@@ -154,6 +167,17 @@ def _film(name: str, folders: tuple[Path, ...]) -> Film:
         counts = {file.parent.name: probe.frames for file, probe in zip(files, probes, strict=True)}
         raise DataError(f"its cameras have different numbers of frames: {counts}; cut them to the same moments")
     return Film(files, tuple(probes))
+
+
+def _missing(file: Path) -> str:
+    """That a film is missing, with the remedy: what is called almost like it, if anything is."""
+    near = sorted(other for other in file.parent.iterdir() if other.stem.lower() == file.stem.lower())
+    films = [other for other in near if other.suffix.lower() in FILMS]
+    if not films:
+        return f"its film {file} is missing: restore it, or move away what else there is of this episode"
+    same = films[0].suffix.lower() == ".mp4"
+    way = f"rename it to {file.name}" if same else f"make an mp4 of it: ffmpeg -i {films[0].name} {file.name}"
+    return f"its film {file} is missing (found {films[0].name}): {way}"
 
 
 def _unfit(film: Film, fps: int, size: tuple[int, int] | None, shown: tuple[int, int]) -> str | None:

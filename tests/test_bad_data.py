@@ -25,6 +25,7 @@ from worldsim.data import layout, open_dataset
 from worldsim.data.episodes import FRONT, DataError, Schema
 from worldsim.data.limits import allocate, check_template, inside, read_json
 from worldsim.data.opening import find_damage, look
+from worldsim.jobs import data as job
 
 TABLE = layout.DATA_PATH.format(chunk_index=0, file_index=0)
 VIDEO = layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)
@@ -302,6 +303,23 @@ def test_what_is_no_data_set_is_told_what_is(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(DataError, match=r"no data set that is read here \(weights.safetensors\); it must be a LeRobot"):
         open_dataset(tmp_path)
+
+
+def test_a_lerobot_folder_without_its_header_is_half_written(tmp_path: Path) -> None:
+    write_set(tmp_path / "set")
+    (tmp_path / "set" / layout.INFO).unlink()
+    with pytest.raises(DataError, match=r"is LeRobot without meta/info\.json: it is half written"):
+        open_dataset(tmp_path / "set")
+
+
+def test_a_list_of_damage_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "LISTED", 1)
+    write_set(tmp_path / "set")
+    table = pq.read_table(tmp_path / "set" / TABLE)
+    pq.write_table(put(table, "timestamp", np.zeros(len(table))), tmp_path / "set" / TABLE)
+    (tmp_path / "set" / layout.OURS).unlink()
+    with pytest.raises(DataError, match=r"(?s)4 damaged episodes .*\nepisode 0: .*\nand 3 more, the last episode 3$"):
+        job.validate(job.Config("validate", str(tmp_path / "set"), workers=0))
 
 
 def test_workers_find_what_one_process_finds(movies: Path) -> None:

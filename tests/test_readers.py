@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.foreign_sets import LENGTHS, film, rows, write_film, write_minari, write_movies, write_stable_worldmodel
+from tests.lerobot_sets import write_set
 from worldsim import cli
 from worldsim.data import open_dataset
 from worldsim.data.opening import find_damage
@@ -133,6 +134,39 @@ def test_inspect_tells_episodes_rate_cameras_and_ranges(tmp_path: Path) -> None:
     text = job.inspect(job.Config("inspect", str(write_movies(tmp_path / "films"))))
     for part in ("3, of 4 to 6 frames", "observation.images.front; images 24 x 32", "action_1", "reach (3)", "MiB"):
         assert part in text
+
+
+def test_inspect_tells_rewards_and_one_without_the_other_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hdf5, lerobot = write_stable_worldmodel(tmp_path / "set.h5"), tmp_path / "lerobot"
+    write_set(lerobot)
+    for path, gone in ((hdf5, "terminated"), (lerobot, "next.reward")):
+        assert re.search(r"rewards +-?\d.* to \d.*, mean .*; \d of \d episodes are done", _inspect(path))
+        assert not caplog.messages
+        if path == hdf5:
+            with h5py.File(path, "r+") as stored:
+                del stored[gone]
+        else:
+            info = json.loads((path / "meta/info.json").read_text())
+            del info["features"][gone]
+            (path / "meta/info.json").write_text(json.dumps(info))
+        assert re.search("rewards +none", _inspect(path))
+        assert re.search(f"has .* and no {gone}: neither is read", caplog.messages[0])
+        caplog.clear()
+
+
+def _inspect(path: Path) -> str:
+    return job.inspect(job.Config("inspect", str(path), fps=5))
+
+
+def test_inspect_decodes_a_few_first_frames_and_names_what_is_damaged(tmp_path: Path) -> None:
+    minari = write_minari(tmp_path / "set", jpeg=True)
+    assert "0 by all rows and 3 first frames" in _inspect(minari)
+    with h5py.File(minari / "data/main_data.hdf5", "r+") as out:
+        cast(h5py.Dataset, out["episode_2/observations/rgb"])[0] = np.zeros(9, np.uint8)
+    text = _inspect(minari)
+    assert "1 by all rows" in text and re.search("episode 2 .*an image cannot be decoded", text)
 
 
 def test_convert_keeps_the_bounds_it_is_given_and_refuses_those_that_the_data_breaks(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.protocols import ActionSpec
+
+log = logging.getLogger(__name__)
 
 FRONT = "observation.images.front"
 
@@ -72,6 +75,15 @@ class Schema:
     def state_size(self) -> int | None:
         """S, or None without a state."""
         return None if self.state is None else len(self.state)
+
+
+def outcomes(names: Container[str], reward: str, done: str, place: object) -> bool:
+    """Whether episodes carry reward and done: columns of these names. One without the other is not read, and told."""
+    told = [name for name in (reward, done) if name in names]
+    if len(told) == 1:
+        lacks = done if told == [reward] else reward
+        log.warning("%s has %s and no %s: neither is read; rewards need both, add %s", place, told[0], lacks, lacks)
+    return len(told) == 2
 
 
 def numbered(size: int) -> tuple[str, ...]:

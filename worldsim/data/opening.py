@@ -98,10 +98,26 @@ def look(
         return stable_worldmodel.open_stable_worldmodel(place, camera, size, fps)
     if movies.is_movies(place):
         return movies.open_movies(place, camera, size)
+    if (place / "meta").is_dir() and any((place / part).is_dir() for part in ("data", "videos")):
+        raise DataError(
+            f"{place} is LeRobot without {layout.INFO}: it is half written, or that file is lost; finish its "
+            "recording, restore the file from a copy, or collect the data set again"
+        )
     found = sorted(part.name for part in place.iterdir())[:10] if place.is_dir() else [place.name]
     raise DataError(
         f"{place} is no data set that is read here ({', '.join(found) or 'it is empty'}); it must be {FORMATS}"
     )
+
+
+def glance(dataset: Episodes) -> tuple[tuple[Damage, ...], int]:
+    """What is wrong by the rows, and by the first frames of up to three whole episodes; and how many these are."""
+    known = {found.episode: found.what for found in dataset.damage}
+    whole = [index for index in range(len(dataset)) if index not in known]
+    few = [whole[i] for i in sorted({0, len(whole) // 2, len(whole) - 1})] if whole and dataset.schema.image else []
+    for index in few:
+        if what := _decode(dataset, index, 1):
+            known[index] = what
+    return tuple(Damage(index, known[index]) for index in sorted(known)), len(few)
 
 
 def find_damage(dataset: Episodes, workers: int = 0) -> tuple[Damage, ...]:
@@ -121,14 +137,14 @@ def find_damage(dataset: Episodes, workers: int = 0) -> tuple[Damage, ...]:
 def _watch(dataset: Episodes, episodes: list[int], workers: int) -> Iterator[tuple[int, str | None]]:
     """Each episode and what is wrong with its frames."""
     if workers == 0:
-        yield from ((index, _decode_all(dataset, index)) for index in episodes)
+        yield from ((index, _decode(dataset, index, int(dataset.lengths[index]))) for index in episodes)
         return
     with process_pool(workers, dataset) as pool:
         yield from zip(episodes, pool.map(watch_in_worker, episodes), strict=True)
 
 
-def _decode_all(dataset: Episodes, index: int) -> str | None:
-    length = int(dataset.lengths[index])
+def _decode(dataset: Episodes, index: int, length: int) -> str | None:
+    """What is wrong with the first `length` frames of an episode."""
     try:
         for start in range(0, length, PIECE):
             dataset.frames(index, start, min(start + PIECE, length))
@@ -139,7 +155,8 @@ def _decode_all(dataset: Episodes, index: int) -> str | None:
 
 def watch_in_worker(index: int) -> str | None:
     """What is wrong with the frames of an episode, in a worker."""
-    return _decode_all(dataset_of_worker(), index)
+    dataset = dataset_of_worker()
+    return _decode(dataset, index, int(dataset.lengths[index]))
 
 
 def _missing(place: Path) -> str:

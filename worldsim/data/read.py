@@ -15,7 +15,7 @@ from worldsim.data import codec, headers, images, layout
 from worldsim.data.cameras import one_size
 from worldsim.data.columns import Columns, data_files, read_columns
 from worldsim.data.digests import checksum, file_digest
-from worldsim.data.episodes import DataError, Episode, Schema, check_finite, own_names
+from worldsim.data.episodes import DataError, Episode, Schema, check_finite, outcomes, own_names
 from worldsim.data.limits import REMEDY, read_json
 from worldsim.data.placement import Wrong, check_videos, place
 from worldsim.data.reader import Damage, check_increasing, ends, pick_camera
@@ -186,7 +186,7 @@ class EpisodeDataset:
         if action is None:
             finite = np.where(np.isfinite(actions), actions, np.nan)
             action = ActionSpec(tuple(np.nanmin(finite, 0).tolist()), tuple(np.nanmax(finite, 0).tolist()))
-        reward = layout.REWARD in features and layout.DONE in features
+        reward = outcomes(features, layout.REWARD, layout.DONE, self.path)
         told = features[layout.ACTION].get("names")
         entries = own_names([str(name) for name in told], action.size) if isinstance(told, list) else None
         return Schema(int(info["fps"]), action, image, names, cameras, reward, entries)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worldsim.data.cameras import one_size
 from worldsim.data.digests import file_digest
-from worldsim.data.episodes import DataError, Schema, Source
+from worldsim.data.episodes import DataError, Schema, Source, outcomes
 from worldsim.data.gather import gather
 from worldsim.data.hdf5 import Hdf5, names_in, numbers, views
 from worldsim.data.images import resize
@@ -95,9 +95,10 @@ def open_stable_worldmodel(
     shown = one_size(sizes, size, path)
     state = next((name for name in STATES if name in names and name not in images), None)
     wrong = _misplaced(lengths, offsets, {name: file.array(name).shape[0] for name in columns})
+    rewarded = outcomes(names, "reward", "terminated", found)
 
     def read(index: int) -> Rows:
-        return _rows(file, names, state, (int(offsets[index]), int(lengths[index])), fps or RATE)
+        return _rows(file, rewarded, state, (int(offsets[index]), int(lengths[index])), fps or RATE)
 
     labels = [f"{found.name}, episode {i}" for i in range(len(lengths))]
     rows = gather(labels, read, wrong, str(path))
@@ -108,7 +109,7 @@ def open_stable_worldmodel(
         (shown[0], shown[1], 3) if columns else None,
         tuple(f"{state}_{i}" for i in range(width)) or None,
         chosen,
-        rows.sound[0].reward is not None,
+        rewarded,
     )
     frames = Pixels(file, columns, tuple(offsets.tolist()), shown) if columns else None
     damaged = str([part.episode for part in rows.damage])
@@ -145,13 +146,13 @@ def _misplaced(lengths: NDArray[np.int64], offsets: NDArray[np.int64], rows: dic
     return wrong
 
 
-def _rows(file: Hdf5, names: tuple[str, ...], state: str | None, place: tuple[int, int], fps: int) -> Rows:
+def _rows(file: Hdf5, rewarded: bool, state: str | None, place: tuple[int, int], fps: int) -> Rows:
     start, length = place
     action = numbers(file.read("action", start, start + length), "action")
     late = length > 1 and bool(np.isnan(action[0]).all())  # action t led to frame t
     action = action[1:] if late else action[:-1]
     reward = done = None
-    if {"reward", "terminated"} <= set(names):
+    if rewarded:
         reward = numbers(file.read("reward", start, start + length), "reward")[1:, 0]
         done = ends(file.read("terminated", start, start + length)[1:], "terminated")
     values = None if state is None else numbers(file.read(state, start, start + length), state)

@@ -14,13 +14,15 @@ import tyro
 from tqdm import tqdm
 
 from worldsim.data.episodes import DataError, Episode, Schema
-from worldsim.data.opening import find_damage, look, open_dataset
+from worldsim.data.opening import find_damage, glance, look, open_dataset
 from worldsim.data.reader import Episodes
 from worldsim.data.workers import default_workers
 from worldsim.data.write import Writer, check_target
 from worldsim.protocols import ActionSpec
 
 log = logging.getLogger(__name__)
+
+SHOWN, LISTED = 5, 100  # damaged episodes that `inspect` and `validate` name
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ def run(config: Config) -> None:
 
 
 def inspect(config: Config) -> str:
-    """A table of what a data set holds: rows are read, frames are not."""
+    """A table of what a data set holds: all rows are read, and the first frame of a few episodes."""
     dataset = look(config.path, config.camera, config.size, config.fps)
+    damage, seen = glance(dataset)
     schema, lengths = dataset.schema, dataset.lengths[dataset.lengths > 0]
     image = "none" if schema.image is None else f"{schema.image[0]} x {schema.image[1]}"
     rows = [
@@ -73,19 +76,22 @@ def inspect(config: Config) -> str:
         ("fps", str(schema.fps)),
         ("cameras", f"{', '.join(schema.cameras) or 'none'}; images {image}"),
         ("size", f"{_bytes(dataset.path) / 2**20:.1f} MiB on disk"),
-        ("damaged", f"{len(dataset.damage)} by the look of it; `worldsim data validate` decodes every frame"),
+        ("damaged", f"{len(damage)} by all rows and {seen} first frames; `worldsim data validate` decodes every frame"),
     ]
+    rows += [(f"  episode {found.episode}", found.what) for found in damage[:SHOWN]]
+    rows += [("  ...", f"{len(damage) - SHOWN} more")] if len(damage) > SHOWN else []
     rows += _ranges(dataset)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def validate(config: Config) -> None:
-    """Read every row and decode every frame. Raises DataError naming each damaged episode and what is wrong with it."""
+    """Read every row and decode every frame. Raises DataError naming the damaged episodes, each with what is wrong."""
     dataset = look(config.path, config.camera, config.size, config.fps)
     damage = find_damage(dataset, _workers(config, dataset))
     if damage:
-        lines = "\n".join(f"episode {found.episode}: {found.what}" for found in damage)
+        lines = "\n".join(f"episode {found.episode}: {found.what}" for found in damage[:LISTED])
+        lines += f"\nand {len(damage) - LISTED} more, the last episode {damage[-1].episode}" * (len(damage) > LISTED)
         whole = len(dataset) - sum(found.episode < len(dataset) for found in damage)
         raise DataError(
             f"{len(damage)} damaged episodes in {config.path}, {whole} are whole; --skip-damaged goes on with those\n"
@@ -164,8 +170,21 @@ def _ranges(dataset: Episodes) -> list[tuple[str, str]]:
     states = [e.state for e in episodes if e.state is not None]
     names = dataset.schema.state or ()
     rows += [("state", f"{len(names)} numbers")] + (_table(list(names), states) if states else [])
+    rows.append(("rewards", _rewards(episodes)))
     tasks = Counter(e.task or "none told" for e in episodes)
     return [*rows, ("tasks", ", ".join(f"{task} ({count})" for task, count in tasks.most_common(10)))]
+
+
+def _rewards(episodes: Sequence[Episode]) -> str:
+    """In a line: least, mean and greatest reward, and how many episodes end."""
+    rewards = [e.reward for e in episodes if e.reward is not None]
+    if not rewards:
+        return "none"
+    every, ended = np.concatenate(rewards), sum(e.done is not None and bool(e.done.any()) for e in episodes)
+    return (
+        f"{every.min():.4g} to {every.max():.4g}, mean {every.mean(dtype=np.float64):.4g}; "
+        f"{ended} of {len(episodes)} episodes are done"
+    )
 
 
 def _table(names: Sequence[str], parts: Sequence[np.ndarray]) -> list[tuple[str, str]]:

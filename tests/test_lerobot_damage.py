@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.lerobot_sets import LENGTHS, write_set
-from worldsim.data import codec, layout
+from worldsim.data import codec, layout, open_dataset, write
 from worldsim.data.episodes import FRONT, DataError, Source
+from worldsim.data.opening import look
 from worldsim.data.read import EpisodeDataset
 
 
@@ -113,7 +114,9 @@ def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a LeRobot data set.*worldsim collect"):
         EpisodeDataset(tmp_path / "nowhere")
     (data / layout.DATA_PATH.format(chunk_index=0, file_index=0)).unlink()
-    with pytest.raises(DataError, match="0 rows in 0 files, its episodes 25"):
+    with pytest.raises(
+        DataError, match=r"describes 4 episodes, and no row .* from its 0 tables: there is no data/chunk"
+    ):
         EpisodeDataset(data)
     (data / layout.VIDEO_PATH.format(video_key=FRONT, chunk_index=0, file_index=0)).unlink()
     with pytest.raises(DataError, match=r"file-000\.mp4 is missing, and episode 0"):
@@ -172,3 +175,70 @@ def test_columns_that_are_missing_are_named(data: Path) -> None:
     pq.write_table(table.drop_columns(["length"]), file)
     with pytest.raises(DataError, match=r"no columns \['length'\]"):
         EpisodeDataset(data)
+
+
+def describe(path: Path, name: str, value: object, episode: int = 2) -> None:
+    """Say something else of one episode in `meta/episodes`."""
+    file = path / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(file)
+    values = [value if row == episode else old for row, old in enumerate(table[name].to_pylist())]
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"videos/{FRONT}/from_timestamp", float("nan")),
+        (f"videos/{FRONT}/from_timestamp", float("inf")),
+        (f"videos/{FRONT}/from_timestamp", -1.0),
+        (f"videos/{FRONT}/file_index", -1),
+        (f"videos/{FRONT}/chunk_index", -1),
+        ("dataset_from_index", -4),
+        ("dataset_to_index", -4),
+        ("data/chunk_index", -1),
+        ("data/file_index", -2),
+    ],
+)
+def test_a_number_that_cannot_be_is_damage_of_its_episode_alone(data: Path, name: str, value: object) -> None:
+    describe(data, name, value)
+    with pytest.raises(
+        DataError, match=rf"1 of 4 .*episode 2: meta/episodes says .*{name} {value!r}.*from 0 on are due"
+    ):
+        open_dataset(data)
+    assert open_dataset(data, skip_damaged=True).lengths.tolist() == [LENGTHS[0], LENGTHS[1], LENGTHS[3]]
+
+
+def test_episodes_whose_rows_are_not_as_many_or_not_numbered_at_all_are_named(data: Path) -> None:
+    describe(data, "dataset_to_index", 21)
+    with pytest.raises(DataError, match="episode 2: meta/episodes says that it has 9 frames and .* rows 11 to 21"):
+        open_dataset(data)
+    file = data / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(file)
+    for numbers in ([0, 1, None, 3], ["0", "1", "2", "3"], [0, 1, 1, 3]):
+        pq.write_table(table.set_column(0, "episode_index", pa.array(numbers)), file)
+        with pytest.raises(DataError, match="does not number its 4 episodes from 0 on"):
+            open_dataset(data)
+
+
+def test_rows_that_are_swapped_are_named(data: Path) -> None:
+    numbers = np.concatenate([np.arange(n) for n in LENGTHS])
+    numbers[[9, 10]] = numbers[[10, 9]]
+    rewrite_rows(data, "frame_index", pa.array(numbers))
+    with pytest.raises(DataError, match="1 of 4 .*episode 1: its frame_index goes from 1 in row 1 to 3 in the next"):
+        open_dataset(data)
+
+
+def test_a_table_that_is_missing_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "EPISODES_PER_FILE", 3)
+    write_set(tmp_path / "two")
+    (tmp_path / "two" / layout.DATA_PATH.format(chunk_index=0, file_index=1)).unlink()
+    with pytest.raises(DataError, match=r"1 of 4 .*episode 3: it has 0 rows, 5 are due .*file-001\.parquet is missing"):
+        open_dataset(tmp_path / "two")
+
+
+def test_a_header_that_counts_too_many_is_one_line(data: Path) -> None:
+    info = json.loads((data / layout.INFO).read_text())
+    (data / layout.INFO).write_text(json.dumps({**info, "total_episodes": 10**12}))
+    (found,) = look(data).damage
+    assert found.episode == 4 and "(4 episodes), but meta/info.json counts 1000000000000: " in found.what
+    assert open_dataset(data, skip_damaged=True).lengths.tolist() == list(LENGTHS)

@@ -18,6 +18,7 @@ from worldsim.data.episodes import DataError
 from worldsim.data.limits import REMEDY, allocate
 from worldsim.data.tables import open_parquet, to_numpy
 
+NUMBERS = "frame_index"  # the number of a row in its episode
 BATCH = 2**16  # rows read at a time
 WHY = "which holds states and actions"
 
@@ -50,6 +51,17 @@ class Columns:
 def data_files(path: Path, template: str) -> tuple[Path, ...]:
     """The parquet files that the template of `info.json` can mean."""
     return tuple(sorted(path.glob(re.sub(r"\{[^}]*\}", "*", template))))
+
+
+def check_numbered(numbers: NDArray[Any]) -> None:
+    """Raise DataError unless the rows of an episode, in order of their index, are numbered one after the other."""
+    bad = np.diff(numbers.astype(np.float64)) != 1
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"its {NUMBERS} goes from {numbers[row]} in row {row} to {numbers[row + 1]} in the next, one more is due: "
+            f"rows are lost or in another order than their index says; {REMEDY}"
+        )
 
 
 def read_columns(

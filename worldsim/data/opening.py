@@ -65,7 +65,7 @@ def open_dataset(
     if not skip_damaged:
         raise DataError(
             f"{len(damage)} of {len(dataset)} episodes of {path} are damaged: {named}{more}. `worldsim data validate "
-            f"{path}` names every one; --skip-damaged (in Python skip_damaged=True) goes on with the rest"
+            f"{path}` names more of them; --skip-damaged (in Python skip_damaged=True) goes on with the rest"
         )
     log.warning("skipping %d of %d episodes of %s: %s%s", len(damage), len(dataset), path, named, more)
     bad = {found.episode for found in damage}

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldsim.data import codec, layout
 from worldsim.data.episodes import DataError
 from worldsim.data.limits import REMEDY, inside
 from worldsim.data.tables import read_table
 
+ROWS = ("dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index")
+LATEST = 2**32  # seconds into a film: more are none
 RATE = 0.002  # how far, as a part, the rate of an mp4 may be off that of the data set
 
 
@@ -44,9 +49,10 @@ def place(path: Path, info: dict[str, Any], cameras: Sequence[str]) -> tuple[tup
     needed = {"episode_index", "length", "tasks", "dataset_from_index"}
     if missing := needed - set().union(*rows):
         raise DataError(f"{files[0]} has no columns {sorted(missing)}; {REMEDY}")
-    rows.sort(key=lambda row: row["episode_index"])
-    if [row["episode_index"] for row in rows] != list(range(len(rows))):
+    numbers = [row["episode_index"] for row in rows]
+    if any(_count(number) is None for number in numbers) or sorted(numbers) != list(range(len(rows))):
         raise DataError(f"{files[0].parent} does not number its {len(rows)} episodes from 0 on; {REMEDY}")
+    rows.sort(key=lambda row: row["episode_index"])
     wrong: Wrong = {}
     placements = []
     for index, row in enumerate(rows):
@@ -62,9 +68,8 @@ def _placement(
 ) -> tuple[Placement, str | None]:
     """Where an episode is and what is wrong with that. Raises DataError for columns that no episode has."""
     videos: list[tuple[Path, int] | None] = []
-    what = None
-    if not isinstance(row["length"], int) or row["length"] < 2:
-        what = f"it has {row['length']} frames, an action needs 2; leave it out"
+    length = _count(row["length"]) or 0
+    what = _wrong_rows(row, length)
     for camera in cameras:
         if info["features"][camera]["dtype"] == "image":
             videos.append(None)
@@ -72,20 +77,61 @@ def _placement(
         where = f"videos/{camera}/"
         if missing := {where + name for name in ("chunk_index", "file_index", "from_timestamp")} - row.keys():
             raise DataError(f"{path}/meta/episodes has no columns {sorted(missing)}; {REMEDY}")
-        numbers = {name: row[where + name] for name in ("chunk_index", "file_index")}
-        if None in numbers.values() or row[where + "from_timestamp"] is None:
+        told = {name: row[where + name] for name in ("chunk_index", "file_index", "from_timestamp")}
+        if None in told.values():
             what = what or f"it has no film of camera {camera}; record it again, or choose another one with --camera"
+            continue
+        numbers, start = {name: _count(told[name]) for name in ("chunk_index", "file_index")}, told["from_timestamp"]
+        if None in numbers.values() or not isinstance(start, int | float) or not 0 <= start < LATEST:
+            what = what or _wrong({where + name: value for name, value in told.items()})
             continue
         name = str(info["video_path"]).format(video_key=inside(camera, "a camera's name"), **numbers)
         file = path / inside(name, "the path of a film")
         if not file.is_file():
             what = what or f"{file} is missing, and episode {row['episode_index']} is in it; {REMEDY}"
-        videos.append((file, round(row[where + "from_timestamp"] * float(info["fps"]))))
+        videos.append((file, round(start * float(info["fps"]))))
     data = None
-    if isinstance(row.get("data/chunk_index"), int) and isinstance(row.get("data/file_index"), int):
-        numbers = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+    numbers = {name: _count(row.get(f"data/{name}")) for name in ("chunk_index", "file_index")}
+    if None not in numbers.values():
         data = path / inside(str(info["data_path"]).format(**numbers), "the path of a table")
-    return Placement(int(row["length"] or 0), tuple(row["tasks"] or ()), data, tuple(videos)), what
+    tasks = row["tasks"] if isinstance(row["tasks"], list) else []
+    return Placement(length, tuple(map(str, tasks)), data, tuple(videos)), what
+
+
+def _wrong_rows(row: dict[str, Any], length: int) -> str | None:
+    """What is wrong with where a row of the table says that the rows of its episode are."""
+    if length < 2:
+        return f"it has {row['length']} frames, an action needs 2; leave it out"
+    told = {name: row[name] for name in ROWS if row.get(name) is not None}
+    if any(_count(value) is None for value in told.values()):
+        return _wrong(told)
+    first, last = row["dataset_from_index"], row.get("dataset_to_index")
+    if first is not None and last is not None and last - first != length:
+        return f"meta/episodes says that it has {length} frames and that they are rows {first} to {last}; {REMEDY}"
+    return None
+
+
+def _wrong(told: dict[str, Any]) -> str:
+    values = ", ".join(f"{name} {value!r}" for name, value in told.items())
+    return f"meta/episodes says {values} of it, and numbers from 0 on are due; {REMEDY}"
+
+
+def _count(value: object) -> int | None:
+    """A whole number from 0 on; None for anything else."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def not_described(count: int, told: object, stored: NDArray[np.int64]) -> Wrong:
+    """What is wrong if more episodes are counted (`told`) or have rows (their numbers: stored) than are described."""
+    whole = isinstance(told, int) and told > count
+    rows = np.unique(stored[(stored < 0) | (stored >= count)])
+    if not whole and not len(rows):
+        return {}
+    said = ([f"{layout.INFO} counts {told}"] if whole else []) + ([f"{len(rows)} more have rows"] if len(rows) else [])
+    return {
+        count: f"it is not described in meta/episodes, which ends before it ({count} episodes), but "
+        f"{' and '.join(said)}: the set is half written; finish its recording, or leave out what is not described"
+    }
 
 
 def check_videos(

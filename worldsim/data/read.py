@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from worldsim.data import codec, headers, images, layout
 from worldsim.data.cameras import one_size
-from worldsim.data.columns import Columns, data_files, read_columns
+from worldsim.data.columns import NUMBERS, Columns, check_numbered, data_files, read_columns
 from worldsim.data.digests import checksum, file_digest
 from worldsim.data.episodes import DataError, Episode, Schema, check_finite, outcomes, own_names
 from worldsim.data.limits import REMEDY, read_json
-from worldsim.data.placement import Wrong, check_videos, place
+from worldsim.data.placement import Wrong, check_videos, not_described, place
 from worldsim.data.reader import Damage, check_increasing, ends, pick_camera
 from worldsim.data.tables import read_info
 from worldsim.protocols import ActionSpec
@@ -70,7 +70,7 @@ class EpisodeDataset:
         self.schema = self._schema(info, cameras, image)
         wrong = self._check_rows(lost) | wrong
         _raise_first(wrong, strict)
-        wrong |= {i: what for i, what in self._check_described(info).items() if i not in wrong and not strict}
+        wrong |= {} if strict else not_described(len(self), info.get("total_episodes"), self._columns.episodes)
         self.damage = tuple(Damage(index, wrong[index]) for index in sorted(wrong))
         self.lengths = np.array([placement.length for placement in self._placements], dtype=np.int64)
 
@@ -165,13 +165,15 @@ class EpisodeDataset:
         if layout.ACTION not in features:
             raise DataError(f"{self.path} has no feature {layout.ACTION!r}; its features are {', '.join(features)}")
         known = (layout.STATE, layout.ACTION, layout.REWARD, layout.DONE)
-        names = [name for name in known if name in features] + ["timestamp", "index", "episode_index"]
+        names = [name for name in (*known, NUMBERS) if name in features] + ["timestamp", "index", "episode_index"]
         files = data_files(self.path, info["data_path"])
         columns, lost = read_columns(files, names, self._check_file)
         if not columns.values:
-            due = sum(placement.length for placement in self._placements)
-            what = next(iter(lost.values()), REMEDY)
-            raise DataError(f"{self.path}/data has 0 rows in {len(files)} files, its episodes {due}: {what}")
+            what = f"they are empty; {REMEDY}" if files else f"there is no {info['data_path']}; {REMEDY}"
+            raise DataError(
+                f"{self.path} describes {len(self._placements)} episodes, and no row of them can be read from its "
+                f"{len(files)} tables: {next(iter(lost.values()), what)}"
+            )
         return columns, lost
 
     def _schema(self, info: dict[str, Any], cameras: tuple[str, ...], image: tuple[int, int, int] | None) -> Schema:
@@ -200,12 +202,16 @@ class EpisodeDataset:
                 if placement.data in lost:
                     raise DataError(lost[placement.data])
                 if last - first != placement.length:
-                    raise DataError(f"it has {last - first} rows, {placement.length} are due; {REMEDY}")
+                    gone = placement.data is not None and not placement.data.is_file()
+                    why = f" ({placement.data} is missing)" if gone else ""
+                    raise DataError(f"it has {last - first} rows, {placement.length} are due{why}; {REMEDY}")
                 for name in (layout.STATE, layout.ACTION, layout.REWARD):
                     if name in self._columns.values:
                         check_finite(index, name, self._take(name, index))
                 if self.schema.reward:
                     ends(self._take(layout.DONE, index)[:-1], layout.DONE)
+                if NUMBERS in self._columns.values:
+                    check_numbered(self._take(NUMBERS, index))
                 self._check_time(index)
             except DataError as error:
                 wrong[index] = str(error)
@@ -220,15 +226,6 @@ class EpisodeDataset:
                 f"its timestamps are of another rate, {rate:.4g} rows a second where {layout.INFO} says "
                 f"{self.schema.fps} frames: resample the episode, or correct fps"
             )
-
-    def _check_described(self, info: dict[str, Any]) -> Wrong:
-        """Episodes that have rows or are counted, but that `meta/episodes` does not describe: half a recording."""
-        told = info.get("total_episodes")
-        counted = min(told, len(self) + 10**4) if isinstance(told, int) else 0
-        found = np.unique(self._columns.episodes)
-        missing = {*range(len(self), counted), *found[(found < 0) | (found >= len(self))].tolist()}
-        what = "it is not described in meta/episodes: the set is half written; finish its recording, or leave it out"
-        return dict.fromkeys(sorted(missing), what)
 
     def _check_file(self, file: Path, why: str) -> None:
         """Compare a file with its checksum, once; a video codec would show damaged bytes as plausible pictures."""

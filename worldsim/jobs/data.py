@@ -27,7 +27,7 @@ SHOWN, LISTED = 5, 100  # damaged episodes that `inspect` and `validate` name
 
 @dataclass(frozen=True)
 class Config:
-    """`inspect` prints what is in it, `validate` names every damaged episode, `convert` writes it as LeRobot v3.0."""
+    """`inspect` prints what is in it, `validate` names the damaged episodes, `convert` writes it as LeRobot v3.0."""
 
     action: tyro.conf.Positional[Literal["inspect", "validate", "convert"]]
     path: tyro.conf.Positional[str]

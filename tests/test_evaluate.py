@@ -17,7 +17,7 @@ from tests.small_set import ID, LENGTH, collect_small
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
-from worldsim.jobs import collect, evaluate, finetune, pages, plan, saved
+from worldsim.jobs import collect, evaluate, finetune, held_out, pages, plan, saved
 from worldsim.protocols import ActionSpec
 
 
@@ -93,6 +93,23 @@ def test_a_data_set_of_other_bounds_is_judged_and_actions_outside_the_models_are
         writer.add(replace(other.episode(0), action=other.episode(0).action[:, :1]))
     with pytest.raises(ValueError, match="has actions 1 numbers, this world model was trained on 2 numbers"):
         evaluate.evaluate(loaded, EpisodeDataset(tmp_path / "one"), config)
+
+
+def test_a_run_knows_the_names_of_actions_and_data_that_has_others_is_refused(
+    dataset: EpisodeDataset, tmp_path: Path
+) -> None:
+    names = ("action_turn", "action_push")
+    for name, actions in (("own", names), ("other", names[::-1]), ("none", None)):
+        with Writer(tmp_path / name, replace(dataset.schema, actions=actions)) as writer:
+            for i in range(len(dataset)):
+                writer.add(dataset.episode(i))
+    own, other, none = (EpisodeDataset(tmp_path / name) for name in ("own", "other", "none"))
+    loaded = saved.load(tune_small(own, tmp_path))
+    assert loaded.identity.actions == names
+    with pytest.raises(ValueError, match="are action_push, action_turn, this .* on action_turn, action_push: give"):
+        evaluate.evaluate(loaded, other, evaluate.Config(tmp_path, clips=2, shown=0))
+    for fits, known in ((own, names), (none, names), (other, None)):
+        assert held_out.check_data(loaded.model.spec, fits, known) == ()
 
 
 def test_an_unknown_position_names_the_nearest_and_other_worlds_do_without(

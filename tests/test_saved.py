@@ -118,9 +118,10 @@ def test_what_is_saved_and_loaded_imagines_the_same(workshop: Workshop, tmp_path
     shutil.copy(workshop.run / "config.yaml", tmp_path / "config.yaml")
     adapter = one.model.adapter
     assert isinstance(adapter, torch.nn.Module)
-    saved.save(tmp_path, one.identity, adapter, one.heads)
+    named = dataclasses.replace(one.identity, actions=("action_turn", "action_push"))
+    saved.save(tmp_path, named, adapter, one.heads)
     two = saved.load(tmp_path)
-    assert two.identity == one.identity
+    assert two.identity == named != one.identity
     assert torch.equal(imagined(tmp_path, workshop.data), imagined(workshop.run, workshop.data))
     latent = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
     goal = latent.flip(0)

@@ -143,7 +143,7 @@ def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
 
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
-    unlike = held_out.check_data(loaded.model.spec, dataset)
+    unlike = held_out.check_data(loaded.model.spec, dataset, loaded.identity.actions)
     columns, probe = position_probe(loaded, dataset, config.position)
     told = held_out.told_columns(loaded.model, dataset)
     tuning = loaded.config

@@ -184,7 +184,8 @@ def run(config: Config) -> Path:
     adapter, metrics = ensembles.train_members(config, made, folder, train_member)
     heads = heads or _train_heads(config, dataset, split, cached, encoder, spec, frames, folder)
     spec = replace(spec, uncertainty=config.ensemble > 1)
-    identity = saved.Identity(spec, encoder.fingerprint, base.fingerprint, dataset.fingerprint, probed(dataset), told)
+    prints = encoder.fingerprint, base.fingerprint, dataset.fingerprint
+    identity = saved.Identity(spec, *prints, probed(dataset), told, dataset.schema.actions)
     saved.save(folder, identity, adapter, heads)
     if config.ensemble > 1:
         calibrating.calibrate(folder, dataset, split.val, cached, frames)

@@ -250,12 +250,13 @@ def told_names(model: WorldModel[Any]) -> tuple[str, ...]:
     return () if known is None else known.names
 
 
-def check_data(spec: ModelSpec, dataset: Episodes) -> tuple[str, ...]:
+def check_data(spec: ModelSpec, dataset: Episodes, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """What a reader must know of how the actions of a data set differ from those of the training: `outside`.
 
     Raises ValueError unless the episodes show and do what the world model was trained on: actions of as many entries
     and of the same kind, frames of the same size, and as many seconds a step. Bounds need not be the same, as those of
     a data set that does not tell them are no more than the least and greatest actions in it: the model's are kept.
+    names: of the entries of actions, where the training's data told some; those of data that tells some are the same.
     """
     schema = dataset.schema
     image = None if schema.image is None else (schema.views, schema.image[2], *schema.image[:2])
@@ -269,6 +270,12 @@ def check_data(spec: ModelSpec, dataset: Episodes) -> tuple[str, ...]:
                 f"{dataset.path} has {what} {found}, this world model was trained on {trained}: evaluate it on such "
                 "data, or fine-tune on this"
             )
+    if names is not None and schema.actions is not None and names != schema.actions:
+        raise ValueError(
+            f"the entries of an action in {dataset.path} are {', '.join(schema.actions)}, this world model was trained "
+            f"on {', '.join(names)}: give them these names in this order (in most tables beside films, or in "
+            "meta/info.json), or fine-tune on this"
+        )
     note = None if schema.action == spec.action else outside(spec.action, dataset)
     return () if note is None else (note,)
 

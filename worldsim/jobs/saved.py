@@ -42,6 +42,7 @@ class Identity:
     dataset: str  # fingerprint of what it was trained on
     probed: tuple[str, ...]  # the entries of the exact state that the probe reads
     proprioception: Proprioception | None = None  # what the model is told, with statistics of the training episodes
+    actions: tuple[str, ...] | None = None  # the names of the entries of an action, where the data told some
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ def _identity(raw: dict[str, Any]) -> Identity:
     if told is not None:
         told = Proprioception(tuple(told["names"]), tuple(told["mean"]), tuple(told["std"]))
     prints = (raw["encoder"], raw["predictor"], raw["dataset"])
-    return Identity(ModelSpec(action=action, **spec), *prints, tuple(raw["probed"]), told)
+    names = None if raw.get("actions") is None else tuple(raw["actions"])
+    return Identity(ModelSpec(action=action, **spec), *prints, tuple(raw["probed"]), told, names)
 
 
 __all__ = ["Identity", "Loaded", "build_heads", "load", "model_folder", "save"]

@@ -1,7 +1,8 @@
 """The jobs of `scripts/reproduce_dino_world.sh`: frozen predictor with action blocks, and its rivals, in three tasks.
 
 `dino_world.py OUT list STAGE` names the jobs of a stage, `dino_world.py OUT JOB` does one:
-`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `rows:ENV`. What is finished is kept.
+`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `seen:ENV`, `rows:ENV`. What is
+finished is kept.
 """
 
 import argparse
@@ -9,15 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from evidence import collected, finished, interval, successes, trained
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldsim import envs
 from worldsim.config import parse
-from worldsim.jobs import acting, collect, plan, pretrain, runs
+from worldsim.jobs import acting, collect, plan, pretrain, runs, saved
+from worldsim.jobs.goal_distances import goal_distance
+from worldsim.models import simulator
+from worldsim.models.feature import FeatureModel
+from worldsim.pixels import to_range
+from worldsim.protocols import Obs
 from worldsim.registry import build
 
-STAGES = ("data", "heads", "train", "curve", "rows")
+STAGES = ("data", "heads", "train", "curve", "seen", "rows")
+SEEN_PAIRS = 25  # of the planner that encodes every state it tries
 PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
 
 
@@ -112,6 +121,34 @@ def curve(out: Path, name: str, of: str, value: int) -> None:
     successes(run, TASKS[name].env, TASKS[name].protocol, PAIRS, TASKS[name].flags)
 
 
+def seen(out: Path, name: str) -> None:
+    """The row of a perfect model with the learned distance: the true simulator, whose states are drawn and encoded."""
+    task, row = TASKS[name], f"{name}.simulator_seen.success"
+    if runs.has_result("dino_world", row):
+        return
+    loaded, dynamics = saved.load(heads(out, name, "tiny_dinov2")), envs.dynamics(task.env)
+    learned, near = loaded.model, goal_distance(loaded, "temporal")
+    assert isinstance(learned, FeatureModel)
+
+    def latents(states: Tensor) -> Tensor:
+        parts = []
+        for part in states.split(256):
+            video = to_range(torch.from_numpy(dynamics.render(part.numpy()))).movedim(-1, -3)[:, None, None]
+            parts.append(learned.see(Obs(video, None, torch.zeros(len(part), 1)))[0][:, 0])
+        return torch.cat(parts)
+
+    def distance(states: Tensor, goals: Tensor) -> Tensor:
+        """Rows of a goal lie together: each goal is encoded once."""
+        different, place = goals.unique(dim=0, return_inverse=True)
+        return near(latents(states), latents(different)[place])
+
+    tasks = envs.pairs(task.env, task.protocol, SEEN_PAIRS, 0)
+    planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
+    make = acting.simulated(simulator.build(simulator.Config(STEPS), dynamics), planner, distance, 0, task.execute)
+    won, _, _, _ = acting.carry_out(dynamics, tasks, make, STEPS, SEEN_PAIRS, row, 0)
+    tell(name, "simulator_seen", won[None], (0,))
+
+
 def points(task: Task) -> list[tuple[str, int]]:
     """The points of its curves."""
     return [
@@ -184,6 +221,8 @@ def main() -> None:
         heads(given.out, name, rest[0])
     elif stage == "train":
         train(given.out, name, rest[0], int(rest[1]))
+    elif stage == "seen":
+        seen(given.out, name)
     elif stage == "curve":
         curve(given.out, name, rest[0], int(rest[1]))
     else:

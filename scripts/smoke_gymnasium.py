@@ -30,7 +30,7 @@ ENVS = {  # id, episodes, n: a pendulum soon falls under random actions, which e
 }
 COLLECT = "--behaviour random --length 26 --num-envs 2 --size 64"
 TUNE = "--frames 3 --context 2 --batch 8 --train.steps 30 --train-heads.steps 30 --short skip"
-RATIO = "evaluate.feature_error_ratio_shuffled_4"  # of 30 training steps: it shows that all runs, not how well
+RATIO = "evaluate.feature_error_ratio_shuffled_{}"  # of 30 training steps: it shows that all runs, not how well
 
 
 def job(*words: str) -> None:
@@ -51,10 +51,12 @@ def smoke(name: str, folder: Path) -> None:
     seen, reward, *_ = env.step(env.action_space.sample())
     if seen.shape != (64, 64, 3) or seen.shape != shown.shape or not np.isfinite(reward):
         sys.exit(f"{env_id} imagines {seen.shape} with reward {reward}")
-    ratio = json.loads((Path(run) / "evaluate" / "summary.json").read_text()).get(RATIO)
+    found = json.loads((Path(run) / "evaluate" / "summary.json").read_text())
+    horizon = found["evaluate.horizon"]  # episodes that end early allow fewer than four
+    ratio = found[RATIO.format(horizon)]
     if ratio is None or not np.isfinite(ratio):
         sys.exit(f"{env_id} was evaluated, and the ratio of errors is {ratio}")
-    print(f"{env_id}: imagined a reward of {reward:.3g}; shuffled over right actions, 4 steps ahead: {ratio}")
+    print(f"{env_id}: imagined a reward of {reward:.3g}; shuffled over right actions, {horizon} steps ahead: {ratio}")
 
 
 if __name__ == "__main__":

@@ -128,18 +128,23 @@ def baselines(
 
         return Actor(act, keep, lambda: 0)
 
-    def simulated(model: simulator.Simulator) -> MakeActor:
-        def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
-            return policy(model, planner, model.distance, seed, execute=execute)(_exact(goal, exact), exact, rows)
-
-        return make
-
     return {
         "random": random,
         "oracle": oracle,
-        "simulator": simulated(geodesic),
-        "simulator, straight-line distance": simulated(euclidean),
+        "simulator": simulated(geodesic, planner, geodesic.distance, seed, execute),
+        "simulator, straight-line distance": simulated(euclidean, planner, euclidean.distance, seed, execute),
     }
+
+
+def simulated(
+    model: simulator.Simulator, planner: Planner, distance: Distance, seed: int, execute: int = 1
+) -> MakeActor:
+    """Planning in the true simulator towards the goal's exact state; the distance is between exact states [B, S]."""
+
+    def make(goal: Obs, exact: Exact, rows: NDArray[np.int64]) -> Actor:
+        return policy(model, planner, distance, seed, execute=execute)(_exact(goal, exact), exact, rows)
+
+    return make
 
 
 def _replay(tasks: Pairs, rows: NDArray[np.int64], n: int) -> Actor:

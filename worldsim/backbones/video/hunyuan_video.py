@@ -59,8 +59,6 @@ class Hunyuan:
         self.networks: dict[str, nn.Module] = {"transformer": pipe.transformer, "vae": vae}
         self.identity: dict[str, Any] = {"pipeline": type(pipe).__name__, "schedule": repr(self.schedule)}
         if self.pictured:
-            if pipe.text_encoder is None:
-                raise ValueError("this model reads its prompt together with the first frame: leave out --embeddings")
             self.reader = type(pipe)(**pipe.components)  # it keeps the text encoder, which `pipe` may let go of
             self.networks["text_encoder"] = pipe.text_encoder
 

@@ -103,6 +103,8 @@ def build(config: Config) -> VideoDenoiser:
         family.spec = _told(family.spec, config.fps)
     if text is None:
         text = family.embed(config.prompt, config.negative_prompt)
+        if config.embeddings is not None and not text:
+            raise ValueError(f"'{config.name}' has no embedding of a prompt that could be kept: leave out --embeddings")
         _store(config, index, text)
         for part in TEXT_PARTS:  # they are not needed again, and they are large
             if part in index:
@@ -224,7 +226,7 @@ def _stored(config: Config, index: dict[str, Any]) -> dict[str, Tensor] | None:
 
 
 def _store(config: Config, index: dict[str, Any], text: dict[str, Tensor]) -> None:
-    if config.embeddings is None or not text:
+    if config.embeddings is None:
         return
     config.embeddings.parent.mkdir(parents=True, exist_ok=True)
     temporary = config.embeddings.with_suffix(".tmp")

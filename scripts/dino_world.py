@@ -92,13 +92,12 @@ def encoder_flags(out: Path, name: str, encoder: str) -> list[str]:
     if not (base / runs.SUMMARY).is_file():
         common = ["--features", str(out / name / "features"), "--train.steps", "1", "--resume"]
         pretrain.run(parse(pretrain.Config, [str(data(out, name)), "--out", str(base), *common, *flags]))
-    return [*flags, "--predictor.name", str(base / "predictor")]
+    return [*flags, "--no-pixels", "--no-probe", "--predictor.name", str(base / "predictor")]
 
 
 def heads(out: Path, name: str, encoder: str) -> Path:
     """Heads on the features of an encoder, which need no actions; of the random one only the temporal distance."""
-    few = ["--no-pixels", "--no-probe"] if encoder == "random" else []
-    flags = [*HEADS, *encoder_flags(out, name, encoder), *few]
+    flags = [*HEADS, *encoder_flags(out, name, encoder)]
     return trained(out / name / f"heads-{encoder}", data(out, name), out / name / "features", flags)
 
 

@@ -107,3 +107,27 @@ def test_too_few_samples_are_told_with_the_remedy() -> None:
     same = frechet.Distances(0.0, np.zeros(4))
     with pytest.raises(ValueError, match="a distance of 0 has no ratios"):
         same.ratio(same)
+
+
+def test_intervals_of_ratios_of_independent_samples_hold_the_truth() -> None:
+    logs, ends, spreads = [], [], []
+    for seed in range(40):
+        made, episode = rng(seed), np.repeat(np.arange(24), 4)
+        real, near, wide = (made.normal(size=(96, 3)) for _ in range(3))
+        found = frechet.half_split(real, {"near": near + 0.6, "wide": 1.8 * wide}, episode, seed, draws=60)
+        logs.append(np.log(found["near"].value / found["wide"].value))
+        ends.append(np.log(found["near"].ratio(found["wide"])[1:]))
+        spreads.append(np.log(found["near"].draws / found["wide"].draws).std())
+    low, high = np.array(ends).T
+    truth, spread = np.mean(logs), np.std(logs)
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.85
+    assert np.mean(spreads) == pytest.approx(spread, rel=0.25), "draws are to spread as independent samples do"
+
+
+def test_a_resample_is_one_for_all_splits_of_a_draw_and_its_copies_are_on_one_side() -> None:
+    one, two = frechet._weights(7, 3, seed=0, draws=9)
+    assert not (one * two).any() and (one.sum(1) > 0).all() and (two.sum(1) > 0).all()
+    both = (one + two)[frechet.SPLITS :].reshape(9, frechet.EACH, 7)
+    assert (both == both[:, :1]).all() and (both.sum(2) == 7).all() and (both[0, 0] != both[1, 0]).any()
+    few = frechet.half_split(rng().normal(size=(4, 1)), {"x": rng(1).normal(size=(4, 1))}, np.arange(4))["x"]
+    assert np.isfinite(few.draws).all(), "four episodes of one sample each are the least"

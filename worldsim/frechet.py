@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SPLITS, DRAWS, EACH = 64, 200, 4  # splits that a value averages; draws of a bootstrap; splits of each
+SPLITS, DRAWS, EACH = 64, 200, 4  # splits that a value averages; draws of a bootstrap; splits that each averages
 
 
 def distance(mean: Floats, cov: Floats, other_mean: Floats, other_cov: Floats) -> Floats:
@@ -98,7 +98,7 @@ def half_split(
     """How far each set [M, K] is from the real samples [M, K] of other episodes; row i of all is of episode[i].
 
     Episodes are halved at random; the set of one half is compared with the real samples of the other, both ways. Hand
-    the real samples in as a set, too, for the floor. The interval is by bootstrap over the episodes of each half.
+    the real samples in as a set, too, for the floor. The interval is by bootstrap over episodes.
 
     Raises ValueError unless there are 4 episodes and each half has more samples than components.
     """
@@ -128,16 +128,31 @@ _Moments = tuple[Floats, Floats, Floats]
 
 
 def _weights(episodes: int, half: int, seed: int, draws: int) -> tuple[Floats, Floats]:
-    """How often each episode counts in either half: [SPLITS + draws * EACH, E]; the first rows are not resampled."""
+    """How often each episode counts in either half: [SPLITS + draws * EACH, E]; the first rows are not resampled.
+
+    A draw resamples the episodes once and halves that one resample EACH times: averaging splits lessens the noise of
+    splitting, and must not lessen that of the episodes. Copies of an episode are on one side.
+    """
     rng = np.random.Generator(np.random.Philox(seed))
-    rows = SPLITS + draws * EACH
-    one, two = np.zeros((rows, episodes)), np.zeros((rows, episodes))
-    for row in range(rows):
+    one, two = np.zeros((SPLITS + draws * EACH, episodes)), np.zeros((SPLITS + draws * EACH, episodes))
+    for row in range(SPLITS):
         order = rng.permutation(episodes)
-        for weight, part in ((one, order[:half]), (two, order[half:])):
-            drawn = part if row < SPLITS else rng.choice(part, len(part))
-            np.add.at(weight[row], drawn, 1.0)
+        one[row, order[:half]] = two[row, order[half:]] = 1.0
+    for draw in range(draws):
+        counts = _resampled(rng, episodes)
+        for row in range(SPLITS + draw * EACH, SPLITS + (draw + 1) * EACH):
+            order = rng.permutation(np.flatnonzero(counts))
+            cut = int(np.abs(np.cumsum(counts[order])[:-1] - episodes / 2).argmin()) + 1
+            one[row, order[:cut]], two[row, order[cut:]] = counts[order[:cut]], counts[order[cut:]]
     return one, two
+
+
+def _resampled(rng: np.random.Generator, episodes: int) -> NDArray[np.int64]:
+    """How often each was drawn in as many draws with replacement; never one alone, which has no halves."""
+    while True:
+        counts = np.bincount(rng.integers(episodes, size=episodes), minlength=episodes)
+        if np.count_nonzero(counts) > 1:
+            return counts
 
 
 def _moments(values: Floats, place: NDArray[np.intp], episodes: int) -> _Moments:
@@ -157,4 +172,4 @@ def _normal(moments: _Moments, weights: Floats) -> tuple[Floats, Floats]:
     mean = weights @ total / n
     second = (weights @ products.reshape(len(count), -1)).reshape(len(weights), *products.shape[1:])
     outer = mean[:, :, None] * mean[:, None]
-    return mean, (second / n[..., None] - outer) * (n / (n - 1))[..., None]
+    return mean, (second / n[..., None] - outer) * (n / np.maximum(n - 1, 1.0))[..., None]  # 0 of a single sample

@@ -197,6 +197,8 @@ def test_only_episodes_that_pretraining_held_out_are_judged(films: Path, model: 
     few = video_clips.part(dataset, tmp_path, 2, 0)
     assert len(few.judged) == 2 and set(few.judged) < {2, 5, 7, 9} and "2 were drawn" in few.notes[0]
     said.write_text(json.dumps({"datasets": [{"dataset": "another", "held_out": [1]}]}))
+    assert "none is this one as it is read here" in video_clips.part(dataset, tmp_path, 64, 0).notes[0]
+    said.write_text(json.dumps({"datasets": [{"dataset": "another", "held_out": [1], "films": ["another"]}]}))
     assert "was not pretrained on this data set" in video_clips.part(dataset, tmp_path, 64, 0).notes[0]
     said.write_text(json.dumps({"datasets": [{"dataset": dataset.fingerprint, "held_out": []}]}))
     with pytest.raises(ValueError, match="pretrained on every episode"):

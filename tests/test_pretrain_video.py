@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_films import write
+from tests.test_films import LENGTHS, write
 from worldsim.backbones import video
 from worldsim.contracts import check_denoiser
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import pretrain_video, train
+from worldsim.jobs import pretrain_video, seen_films, train, video_clips
 from worldsim.jobs.pretrain_video import Transformer
 from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.learners import autoencoder, video_diffusion
@@ -78,16 +78,27 @@ def test_the_summary_tells_held_out_losses_and_where_things_are(made: Path) -> N
     assert whole["round_trip"]["a"]["probe"]["error_px"] >= 0
 
 
-def test_what_was_seen_is_known_by_its_data_set(made: Path) -> None:
+def test_what_was_seen_is_known_whatever_its_size_camera_and_data_set(made: Path, tmp_path: Path) -> None:
     seen = json.loads((made / "pretraining.json").read_text())
     assert [one["name"] for one in seen["datasets"]] == ["a", "b"]
     assert all(len(one["held_out"]) + one["trained"] == 8 for one in seen["datasets"])
-    note = pretrain_video.seen_in_pretraining(made, EpisodeDataset(made.parent.parent / "a", size=(64, 64)))
-    assert note is not None and str(seen["datasets"][0]["held_out"]) in note
-    assert (
-        pretrain_video.seen_in_pretraining(made, EpisodeDataset(write(made.parent.parent / "c", lengths=(9, 9))))
-        is None
-    )
+    assert [len(one["films"]) for one in seen["datasets"]] == [one["trained"] for one in seen["datasets"]]
+    left = seen["datasets"][0]["held_out"]
+    data = made.parent.parent / "a"
+    for read in (EpisodeDataset(data, size=(64, 64)), EpisodeDataset(data), EpisodeDataset(data, "left", (32, 32))):
+        assert list(video_clips.part(read, made, 64, 0).judged) == left, "size and camera hide nothing"
+    more = EpisodeDataset(write(tmp_path / "more", lengths=(*LENGTHS, 13)))  # the same episodes and one more
+    parted = video_clips.part(more, made, 64, 0)
+    assert list(parted.judged) == [*left, 8] and "pretrained on" in parted.notes[0]
+    other = video_clips.part(EpisodeDataset(write(tmp_path / "c", 24)), made, 64, 0)
+    assert len(other.judged) + len(other.fitted) == 8 and "was not pretrained on this" in other.notes[0]
+
+
+def test_a_film_of_any_camera_is_known(tmp_path: Path) -> None:
+    two = EpisodeDataset(write(tmp_path / "two", cameras=("left", "right")))
+    right = EpisodeDataset(tmp_path / "two", "right", (8, 8))
+    both, alone = seen_films.film_hashes(two, range(8)), seen_films.film_hashes(right, (3, 5))
+    assert alone == [both[3][1:], both[5][1:]] and len({name for films in both for name in films}) == 16
 
 
 @pytest.mark.parametrize("learner", [autoencoder.AutoencoderLearner, video_diffusion.VideoDiffusionLearner])

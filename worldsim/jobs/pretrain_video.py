@@ -20,12 +20,12 @@ from worldsim import diffusion, precision
 from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.data.cache import FeatureCache, to_video
-from worldsim.data.reader import Episodes
 from worldsim.files import atomic_write_json
 from worldsim.jobs import devices, paths, round_trip, runs, train
 from worldsim.jobs.film_latents import FrozenAutoencoder, Scale, cache_latents, measure, take
 from worldsim.jobs.films import FilmSet, Table, clip_rows, decode_films, open_films, picture_rows, shares
 from worldsim.jobs.pretrain import PRETRAINING
+from worldsim.jobs.seen_films import film_hashes
 from worldsim.learners import autoencoder, video_diffusion
 from worldsim.learners.autoencoder import AutoencoderLearner, Pictures, build_autoencoder
 from worldsim.learners.video_diffusion import VideoDiffusionLearner
@@ -118,8 +118,7 @@ def run(config: Config) -> Path:
     for held_out in (False, True):
         clip_rows(sets, share, config.frames, config.gaps, 1, config.seed, 0, held_out)
     transformer = _transformer(config, size)
-    seen = _seen(sets)
-    _check_same_data(config, seen)
+    seen = _seen(sets, _begun_with(config, sets))
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
     atomic_write_json(folder / PRETRAINING, seen)
     tables = tuple(decode_films(films, folder / "tables") for films in sets)
@@ -143,20 +142,6 @@ def run(config: Config) -> Path:
     atomic_write_json(folder / "model" / PRETRAINING, seen)
     runs.write_summary(folder, summary)
     return folder / "model"
-
-
-def seen_in_pretraining(model: Path, dataset: Episodes) -> str | None:
-    """A note for the reader if the video model in that folder was pretrained on this data set; else None."""
-    file = model / PRETRAINING
-    if not file.is_file():
-        return None
-    for one in json.loads(file.read_text(encoding="utf-8")).get("datasets", []):
-        if one["dataset"] == dataset.fingerprint:
-            return (
-                f"The video model in {model} was pretrained, without actions, on {one['trained']} of the "
-                f"{one['trained'] + len(one['held_out'])} episodes of this data set; new to it are {one['held_out']}."
-            )
-    return None
 
 
 def model_bytes(config: Config, size: int) -> int:
@@ -187,8 +172,9 @@ def _transformer(config: Config, size: int) -> BlockCausalTransformer:
     )
 
 
-def _seen(sets: Sequence[FilmSet]) -> dict[str, Any]:
-    """What `pretraining.json` says."""
+def _seen(sets: Sequence[FilmSet], begun: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `pretraining.json` says; hashes that a run was begun with are not made anew."""
+    known = [one.get("films") for one in begun] or [None] * len(sets)
     return {
         "datasets": [
             {
@@ -198,24 +184,27 @@ def _seen(sets: Sequence[FilmSet]) -> dict[str, Any]:
                 "frames": films.total,
                 "trained": len(films.split.train),
                 "held_out": list(films.split.val),
+                "films": hashes
+                or sorted({name for one in film_hashes(films.dataset, films.split.train) for name in one}),
             }
-            for films in sets
+            for films, hashes in zip(sets, known, strict=True)
         ]
     }
 
 
-def _check_same_data(config: Config, seen: dict[str, Any]) -> None:
-    """Raise ValueError if a run that is resumed was begun with other content of its data sets."""
+def _begun_with(config: Config, sets: Sequence[FilmSet]) -> list[dict[str, Any]]:
+    """What a run that is resumed has said of its data sets. Raises ValueError if their content is another now."""
     file = config.out / PRETRAINING
     if not config.resume or not file.is_file():
-        return
-    before = [one["dataset"] for one in json.loads(file.read_text(encoding="utf-8"))["datasets"]]
-    for one, known in zip(seen["datasets"], before, strict=True):
-        if one["dataset"] != known:
+        return []
+    before = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+    for films, known in zip(sets, before, strict=True):
+        if films.dataset.fingerprint != known["dataset"]:
             raise ValueError(
-                f"the data set {one['name']} is not what {config.out} was begun with: start anew with --overwrite, or "
+                f"the data set {films.name} is not what {config.out} was begun with: start anew with --overwrite, or "
                 "give another --out"
             )
+    return before
 
 
 def _pictures(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.jobs.held_out import spread_clips
-from worldsim.jobs.pretrain import PRETRAINING
+from worldsim.jobs.seen_films import Listed, film_hashes, read_listed
 
 FITTED = 1 / 3  # of the episodes of a data set that the model never saw: what probe and components are fitted on
 
@@ -33,20 +32,18 @@ class Parted:
 def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
     """Which episodes of a data set a video model may be judged on, at most so many; `model` is its folder, if any.
 
-    If its `pretraining.json` names the data set, they are the episodes that it held out. Raises ValueError if there
-    are none, or fewer than 3 episodes of a data set that it does not name.
+    If its `pretraining.json` names the data set, or films of it, only episodes that it was not trained on are judged.
+    Raises ValueError if there are none, or fewer than 3 episodes of a data set that it does not name.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    listed = _listed(model)
-    known = next((held for name, held in listed or () if name == dataset.fingerprint), None)
-    if known is not None:
-        judged = tuple(i for i in known if i < len(dataset))
-        fitted = tuple(i for i in range(len(dataset)) if i not in known)
-        if not judged or not fitted:
+    new, note = _new_episodes(dataset, read_listed(model))
+    if len(new) < len(dataset):
+        judged, fitted = new, tuple(i for i in range(len(dataset)) if i not in set(new))
+        note += f" only the {len(judged)} episodes it held out or never saw are judged."
+        if not judged:
             raise ValueError(
                 f"the model was pretrained on every episode of {dataset.path}: collect others with another --seed"
             )
-        note = f"The model was pretrained on this data set; only the {len(judged)} episodes it held out are judged."
     else:
         if len(dataset) < 3:
             raise ValueError(
@@ -55,30 +52,33 @@ def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
         order = rng.permutation(len(dataset)).tolist()
         count = max(1, round(FITTED * len(dataset)))
         fitted, judged = tuple(sorted(order[:count])), tuple(sorted(order[count:]))
-        why = (
-            "The model does not say what it was pretrained on: all episodes are taken as held out."
-            if listed is None
-            else "The model was not pretrained on this data set: all its episodes are new to it."
-        )
-        note = f"{why} {len(fitted)} of them fit probe and components, {len(judged)} are judged."
+        note += f" {len(fitted)} of them fit probe and components, {len(judged)} are judged."
     if len(judged) > most:
         judged = tuple(sorted(rng.choice(np.array(judged), most, replace=False).tolist()))
         note += f" Of these, {most} were drawn (--video.episodes)."
     return Parted(judged, fitted, (note,))
 
 
-def _listed(model: Path | None) -> list[tuple[str, list[int]]] | None:
-    """Fingerprints of data sets with the episodes that pretraining held out; None if nothing is said."""
-    file = None if model is None else model / PRETRAINING
-    if file is None or not file.is_file():
-        return None
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))["datasets"]
-        return [(str(one["dataset"]), [int(i) for i in one["held_out"]]) for one in said]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file} does not say which episodes were held out ({type(error).__name__}: {error})"
-        ) from error
+def _new_episodes(dataset: Episodes, listed: Listed | None) -> tuple[tuple[int, ...], str]:
+    """The episodes that a model was not trained on, as far as it says, and what to know of them."""
+    every = tuple(range(len(dataset)))
+    if listed is None:
+        return every, "The model does not say what it was pretrained on: all episodes are taken as held out."
+    held_out = listed.held_out.get(dataset.fingerprint)
+    new = every if held_out is None else tuple(i for i in held_out if i < len(dataset))
+    if listed.films:
+        hashes = film_hashes(dataset, new)
+        new = tuple(i for i, films in zip(new, hashes, strict=True) if listed.films.isdisjoint(films))
+    if held_out is not None:
+        return new, "The model was pretrained on this data set;"
+    if len(new) < len(every):
+        return new, f"The model was pretrained on {len(every) - len(new)} films of this data set;"
+    if listed.whole:
+        return every, "The model was not pretrained on this data set: all its episodes are new to it."
+    return every, (
+        "The model tells data sets that it was pretrained on, not films, and none is this one as it is read here: all "
+        "episodes are taken as held out."
+    )
 
 
 @dataclass(frozen=True, eq=False)

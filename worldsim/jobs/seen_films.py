@@ -1,0 +1,71 @@
+"""Which films a video model was pretrained on, known by their pictures: another size, camera or set hides none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldsim.data.opening import look
+from worldsim.data.reader import Episodes
+from worldsim.jobs.pretrain import PRETRAINING
+
+DIGITS = 20  # of a hash
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What `pretraining.json` says."""
+
+    held_out: dict[str, tuple[int, ...]]  # of each data set, by its fingerprint as it was read
+    films: frozenset[str]  # hashes of those that were trained on
+    whole: bool  # whether each data set tells those; files from before do not
+
+
+def film_hashes(dataset: Episodes, episodes: Sequence[int]) -> list[tuple[str, ...]]:
+    """For each of some episodes the hash of the film of each camera that `dataset` reads.
+
+    Of its length, its middle and its last frame as they are stored: neither the size that frames are scaled to here nor
+    the other cameras, the place among episodes or what else is stored makes a difference. A film that was scaled or
+    encoded anew is another one.
+
+    Raises DataError for damage.
+    """
+    found = []
+    for camera in dataset.schema.cameras:
+        stored = look(dataset.path, camera)
+        found.append([_hash(stored, index) for index in episodes])
+    return list(zip(*found, strict=True))
+
+
+def _hash(stored: Episodes, index: int) -> str:
+    length = int(stored.lengths[index])
+    digest = hashlib.sha256()
+    for row in (length // 2, length - 1):
+        frame = np.ascontiguousarray(stored.frames(index, row, row + 1))
+        digest.update(f"{length} {frame.shape} ".encode())
+        digest.update(frame.tobytes())
+    return digest.hexdigest()[:DIGITS]
+
+
+def read_listed(model: Path | None) -> Listed | None:
+    """What a model's folder says of its pretraining; None if nothing.
+
+    Raises ValueError for a file that does not say which episodes were held out.
+    """
+    file = None if model is None else model / PRETRAINING
+    if file is None or not file.is_file():
+        return None
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+        held_out = {str(one["dataset"]): tuple(int(i) for i in one["held_out"]) for one in said}
+        films = frozenset(str(name) for one in said for name in one.get("films", ()))
+        return Listed(held_out, films, all("films" in one for one in said))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{file} does not say which episodes were held out ({type(error).__name__}: {error})"
+        ) from error

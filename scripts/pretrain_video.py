@@ -19,6 +19,7 @@ from typing import Literal, cast
 import tyro
 
 from worldsim import config as configuration
+from worldsim.files import replace_folder
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
 from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.pretrained import ROOT
@@ -96,7 +97,10 @@ def main(config: Config) -> None:
         return
     size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
     check_bytes(size)
-    shutil.copytree(model, config.bundle, dirs_exist_ok=True)
+    temporary = config.bundle.with_name(f"{config.bundle.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(model, temporary)
+    replace_folder(temporary, config.bundle)
     log.info("%s takes %.1f MB", config.bundle, size / 1e6)
 
 

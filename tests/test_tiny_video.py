@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from tests.video_pipelines import lively, seeded
-from worldsim import diffusion
+from worldsim import diffusion, files
 from worldsim.backbones import video
 from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
@@ -154,3 +155,27 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
             video.build(config)
     with pytest.raises(ValueError, match="multiple of patch"):
         BlockCausalTransformer(size=5)
+
+
+def test_a_folder_is_replaced_whole_with_what_lies_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    tiny_video.save(*parts(), folder, {"said.json": {"of": "the first"}})
+
+    def broken(*_: object) -> None:
+        raise OSError("power is gone")
+
+    with pytest.raises(FileNotFoundError, match="write it first"):
+        files.replace_folder(tmp_path / "none", folder)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr("os.replace", broken)
+        (tmp_path / "new").mkdir()
+        files.replace_folder(tmp_path / "new", folder)
+    (tmp_path / "new").rmdir()
+    assert (folder / "said.json").is_file(), "nothing is deleted before the new one stands"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr(tiny_video, "replace_folder", broken)
+        tiny_video.save(*parts(), folder, {"said.json": {"of": "the second"}})
+    assert json.loads((folder / "said.json").read_text()) == {"of": "the first"}
+    tiny_video.save(*parts(), folder, {"said.json": {"of": "the third"}})
+    assert json.loads((folder / "said.json").read_text()) == {"of": "the third"}
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Make the folder `temporary`, which is whole and on the same disk, `folder`; an old one goes after that.
+
+    A process that dies in between leaves the old one beside it as `FOLDER.old`, whole; a next call clears that away.
+    """
+    if not temporary.is_dir():
+        raise FileNotFoundError(f"{temporary} is no folder that could take the place of {folder}: write it first")
+    old = folder.with_name(f"{folder.name}.old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -138,8 +138,7 @@ def run(config: Config) -> Path:
     summary |= _train_transformer(config, folder, tables, cached, encoder, scale, transformer, share, device)
     network = encoder.network.cpu().bfloat16()
     network.register_to_config(scaling_factor=scale.factor, shift_factor=scale.shift)
-    tiny_video.save(network, transformer.bfloat16(), _scheduler(config), folder / "model")
-    atomic_write_json(folder / "model" / PRETRAINING, seen)
+    tiny_video.save(network, transformer.bfloat16(), _scheduler(config), folder / "model", {PRETRAINING: seen})
     runs.write_summary(folder, summary)
     return folder / "model"
 

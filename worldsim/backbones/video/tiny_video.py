@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
-from worldsim.files import atomic_write_json
+from worldsim.files import atomic_write_json, replace_folder
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec
 
@@ -104,15 +103,22 @@ def load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any
     return SimpleNamespace(vae=vae, transformer=transformer, scheduler=scheduler)
 
 
-def save(vae: AutoencoderKL, transformer: BlockCausalTransformer, scheduler: Any, folder: Path) -> None:
-    """Write the folder; an old one stays until all of the new one is there."""
+def save(
+    vae: AutoencoderKL,
+    transformer: BlockCausalTransformer,
+    scheduler: Any,
+    folder: Path,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the folder, with JSON files `beside` by their names; an old one stays until all of the new one is there."""
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
         part.save_pretrained(temporary / name)
     atomic_write_json(temporary / PIPELINE, {"_class_name": PIPELINES[0], **CLASSES})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    for name, value in (beside or {}).items():
+        atomic_write_json(temporary / name, value)
+    replace_folder(temporary, folder)
 
 
 def wrap(pipe: Any) -> TinyVideo:

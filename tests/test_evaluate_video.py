@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.test_tiny_video import parts
-from worldsim import cli
+from worldsim import cli, keys
 from worldsim import config as configuration
 from worldsim.backbones import dinov2, video
 from worldsim.backbones.video import tiny_video, untrained
@@ -23,8 +23,16 @@ from worldsim.data.cache import to_video
 from worldsim.data.episodes import DataError, Episode, Schema, Source
 from worldsim.data.opening import open_dataset
 from worldsim.data.write import Writer
-from worldsim.diffusion import RF
-from worldsim.jobs import evaluate, evaluate_video, serve_backbone, video_clips, video_results, video_task
+from worldsim.diffusion import RF, denoising_errors
+from worldsim.jobs import (
+    evaluate,
+    evaluate_video,
+    serve_backbone,
+    video_clips,
+    video_judging,
+    video_results,
+    video_task,
+)
 from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, VideoEvaluation
 from worldsim.jobs.video_task import Opened, Settings, Task
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec
@@ -241,10 +249,12 @@ def test_what_was_not_measured_has_its_reason(model: Path, tmp_path: Path) -> No
     )
     assert "no first frame is given" in reasons["PSNR and positions by horizon"]
     ours = found.way(SAMPLES)
-    assert ours and ours.mse is None and found.way(COPY_LAST) is None and not found.films
+    assert ours and ours.mse is None and found.way(COPY_LAST) is None
+    assert len(found.films) == 2 and all(film.copy_last is None for film in found.films), "samples alone are shown"
     evaluate_video.write(found, tmp_path, {})
     assert json.loads((tmp_path / "summary.json").read_text())["video.psnr_autoencoder_mean"] > 0
-    assert not (tmp_path / "sheet.png").exists()
+    assert (tmp_path / "sheet.png").is_file()
+    assert "was shown no frame" in (tmp_path / "report.html").read_text()
 
 
 def test_random_initialisation_changes_the_denoiser_alone(model: Path) -> None:
@@ -265,3 +275,21 @@ def test_a_run_and_a_video_model_are_told_apart(model: Path, tmp_path: Path, mon
     assert video_task.is_video_model("Wan-AI/Wan2.2-TI2V-5B-Diffusers")
     for name in ("runs/tuned", "runs/tunde", "tuned", str(tmp_path)):
         assert not video_task.is_video_model(name)
+
+
+def test_given_frames_do_not_count_in_losses_however_a_model_is_told_of_them() -> None:
+    def predict(noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return torch.cat([torch.full_like(noisy[:, :1], 9.0), torch.zeros_like(noisy[:, 1:])], 1)  # wrong where shown
+
+    spec = DenoiserSpec(3, 1, 1, 1, False, "x0", "none", False, given=1)
+    box = BlackBox(spec, RF(), "told in channels", lambda x: x, lambda x: x, predict)
+    latents, sigma = torch.zeros(2, 4, 3, 4, 4), torch.tensor([0.5, 1.0])
+    told = Condition(torch.zeros_like(latents), torch.zeros(2, 4))  # nothing is held: the picture is in its inputs
+    errors = denoising_errors(box, latents, told, sigma, keys.rows(0, 2), given=1)
+    assert all(bool((one == 0).all()) for one in errors)
+    assert all(bool((one > 0).all()) for one in denoising_errors(box, latents, told, sigma, keys.rows(0, 2)))
+    with pytest.raises(ValueError, match="none is left"):
+        denoising_errors(box, latents, told, sigma, keys.rows(0, 2), given=4)
+    strided = replace(spec, frame_stride=4, lone_first=True)
+    assert [video_judging.given_latents(strided, n) for n in (0, 1, 2, 5, 6)] == [0, 1, 1, 2, 2]
+    assert [video_judging.given_latents(replace(spec, frame_stride=4), n) for n in (1, 4, 5)] == [0, 1, 1]

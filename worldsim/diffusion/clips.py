@@ -48,14 +48,18 @@ def clip_levels(grid: Tensor, held: Tensor, lag: int = 0) -> Tensor:
 
 
 def denoising_errors(
-    denoiser: FrozenDenoiser, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor
+    denoiser: FrozenDenoiser, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor, given: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The loss native to the model and the mean squared error of x0, [B, L] each, at levels sigma [L].
 
-    Means over the entries of the latents [B, F, C, h, w] of frames that are not held; all frames of a clip have the
-    same level, and every level noise of its own, a function of key [B].
+    Means over the entries of the latents [B, F, C, h, w] of frames that are neither held nor among the first `given`
+    (which a model may be told in channels, beside noisy ones of its own); all frames of a clip have the same level, and
+    every level noise of its own, a function of key [B]. Raises ValueError if no frame is left.
     """
-    free = (condition.clean_mask == 0).to(latents.dtype)
+    later = torch.arange(latents.shape[1], device=latents.device) >= given
+    free = ((condition.clean_mask == 0) & later).to(latents.dtype)
+    if not bool((free.sum(1) > 0).all()):
+        raise ValueError(f"all {latents.shape[1]} latent frames are given: none is left to be judged, give fewer")
     kind: Any = denoiser.spec.kind
     native, plain = [], []
     for number, value in enumerate(sigma.tolist()):

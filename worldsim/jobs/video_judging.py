@@ -18,7 +18,7 @@ from worldsim.jobs.pictures import WINDOW, squared_error, ssim
 from worldsim.jobs.video_clips import VideoClips, columns
 from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, Frames, VideoFilm
 from worldsim.jobs.video_task import Opened
-from worldsim.protocols import FrozenDenoiser, FrozenEncoder
+from worldsim.protocols import DenoiserSpec, FrozenDenoiser, FrozenEncoder
 
 NOISE, SAMPLING = 0, 1  # part the random numbers of the two
 
@@ -80,7 +80,8 @@ def judge_clips(
             video = video.to(models.device)
             latents, condition = denoiser.encode(video), denoiser.condition(video[:, : sampling.given], video.shape[1])
             noise = keys.fold(key[some], NOISE)
-            errors = diffusion.denoising_errors(denoiser, latents, condition, sigma, noise)
+            shown_latents = given_latents(denoiser.spec, sampling.given)
+            errors = diffusion.denoising_errors(denoiser, latents, condition, sigma, noise, shown_latents)
             native.append(errors[0].double().cpu().numpy())
             plain.append(errors[1].double().cpu().numpy())
             ways = {SAMPLES: _sampled(denoiser, video, sampling, key[some])}
@@ -93,11 +94,18 @@ def judge_clips(
             films += [
                 _film(clips, some.start + i, video[i], {name: way[i] for name, way in ways.items()}, sampling.given)
                 for i in range(len(video))
-                if some.start + i in filmed and sampling.given
+                if some.start + i in filmed
             ]
             bar.update(len(video))
     frames = tuple(_join(found) for found in parts.values())
     return Judged(np.concatenate(native), np.concatenate(plain), frames, np.concatenate(lasts), tuple(films))
+
+
+def given_latents(spec: DenoiserSpec, given: int) -> int:
+    """How many first latent frames are of given pixel frames alone."""
+    if not given:
+        return 0
+    return 1 + (given - 1) // spec.frame_stride if spec.lone_first else given // spec.frame_stride
 
 
 def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: Tensor) -> Tensor:
@@ -169,7 +177,8 @@ def _film(clips: VideoClips, number: int, real: Tensor, ways: dict[str, Tensor],
         return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
     episode, start = clips.reader.index[clips.rows[number]].tolist()
-    return VideoFilm(f"Episode {episode} from frame {start}", whole(REAL), whole(SAMPLES), whole(COPY_LAST))
+    last = whole(COPY_LAST) if given else None
+    return VideoFilm(f"Episode {episode} from frame {start}", whole(REAL), whole(SAMPLES), last)
 
 
 def _join(parts: list[Frames]) -> Frames:

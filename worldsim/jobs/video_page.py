@@ -52,13 +52,13 @@ def write_video_report(evaluation: VideoEvaluation, path: Path, settings: Mappin
 
 
 def strips(evaluation: VideoEvaluation) -> tuple[Strip, ...]:
-    """Every film as three rows of pictures."""
-    return tuple(
-        Strip(
-            film.title, (("real", film.real), ("sample", film.sample), ("copy last", film.copy_last)), evaluation.given
-        )
-        for film in evaluation.films
-    )
+    """Every film as rows of pictures: real, sample and, if frames were given, the last of them."""
+    found = []
+    for film in evaluation.films:
+        rows = [("real", film.real), ("sample", film.sample)]
+        rows += [] if film.copy_last is None else [("copy last", film.copy_last)]
+        found.append(Strip(film.title, tuple(rows), evaluation.given))
+    return tuple(found)
 
 
 def picture(evaluation: VideoEvaluation) -> NDArray[np.uint8] | None:
@@ -107,10 +107,14 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
             Film(film.title, film.real, film.sample, evaluation.seconds, "real", "sampled", evaluation.given)
             for film in evaluation.films
         )
+        how = (
+            f"The model was shown {evaluation.given} real frames (under the line) and continued them. "
+            if evaluation.given
+            else "The model was shown no frame: its samples have nothing to do with the real clips beside them. "
+        )
         text = (
-            f"The model was shown {evaluation.given} real frames (under the line) and continued them. The clips are "
-            "spread evenly over all that were judged, not picked. The future is open: a sample may differ from what "
-            "happened and be right."
+            f"{how}The clips are spread evenly over all that were judged, not picked. The future is open: a sample may "
+            "differ from what happened and be right."
         )
         found.append(Section("Samples beside real", text, (Figure("All clips", image), *films)))
     found.append(Section("Noise taken away", _loss_text(evaluation), (_losses(evaluation),)))

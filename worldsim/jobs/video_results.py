@@ -63,7 +63,7 @@ class VideoFilm:
     title: str
     real: NDArray[np.uint8]
     sample: NDArray[np.uint8]
-    copy_last: NDArray[np.uint8]
+    copy_last: NDArray[np.uint8] | None  # None: no frame was given
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldsim import config as configuration
 from worldsim.backbones import video
 from worldsim.files import atomic_write_bytes
-from worldsim.frechet import Distances
+from worldsim.frechet import Distances, geometric_mean
 from worldsim.jobs import evaluate_video, kept, runs
 from worldsim.jobs.measures import Band, ratio_band
 from worldsim.jobs.results import POSITION
@@ -143,16 +143,6 @@ def joint_rows(found: dict[str, VideoEvaluation], seed: int) -> list[Row]:
     for other in (COPY_LAST, RANDOM_INIT, REAL):
         rows.append(_row(f"position_over_{SHORT[other]}", pooled_ratio(probed, other, seed), 0, n))
     return rows
-
-
-def geometric_mean(pairs: list[tuple[Distances, Distances]]) -> tuple[float, float, float]:
-    """Of ratios of distances, with the interval of their draws about their own mean; data sets are independent."""
-    if not pairs:
-        raise ValueError("no data set has clips enough for a Frechet distance: give more --episodes")
-    value = float(np.mean([np.log(one.value / other.value) for one, other in pairs]))
-    draws = np.mean([np.log(one.draws / other.draws) for one, other in pairs], axis=0)
-    low, high = np.percentile(draws - draws.mean(), [2.5, 97.5])
-    return float(np.exp(value)), float(np.exp(value + min(low, 0.0))), float(np.exp(value + max(high, 0.0)))
 
 
 def pooled_ratio(found: list[VideoEvaluation], other: str, seed: int) -> Band:

@@ -19,7 +19,7 @@ from typing import Literal, cast
 import tyro
 
 from worldsim import config as configuration
-from worldsim.files import replace_folder
+from worldsim.files import filling, put_back
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
 from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.pretrained import ROOT
@@ -34,6 +34,7 @@ WEIGHTS = (4.0, *(0.5 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  
 SEED = 915_366_107
 """Of all that is collected: no seed that somebody would choose for data to be judged on, least of all 0."""
 LENGTH = 150  # frames of an episode of a game at most
+CARD = "README.md"  # of a bundled model; written by hand
 LIMIT = 15e6  # bytes of the folder
 Stage = Literal["data", "tables", "autoencoder", "latents", "transformer", "bundle"]
 log = logging.getLogger("worldsim.scripts.pretrain_video")
@@ -86,6 +87,7 @@ def data_sets(folder: Path, share: float) -> dict[Path, Callable[[], object]]:
 
 def main(config: Config) -> None:
     """Do the stages that are not done."""
+    put_back(config.bundle)
     sets = data_sets(config.out / "data", config.share)
     planned = job(config, tuple(sets))
     check_bytes(pretrain_video.model_bytes(planned, 64))
@@ -101,11 +103,16 @@ def main(config: Config) -> None:
         return
     size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
     check_bytes(size)
-    temporary = config.bundle.with_name(f"{config.bundle.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(model, temporary)
-    replace_folder(temporary, config.bundle)
+    bundle(model, config.bundle)
     log.info("%s takes %.1f MB", config.bundle, size / 1e6)
+
+
+def bundle(model: Path, folder: Path) -> None:
+    """Copy a model to where the bundled ones are, in place of an old one, whose card stays."""
+    with filling(folder) as new:
+        shutil.copytree(model, new, dirs_exist_ok=True)
+        if (folder / CARD).is_file():
+            shutil.copyfile(folder / CARD, new / CARD)
 
 
 def check_bytes(size: int) -> None:

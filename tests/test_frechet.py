@@ -109,19 +109,40 @@ def test_too_few_samples_are_told_with_the_remedy() -> None:
         same.ratio(same)
 
 
+def pair(seed: int) -> tuple[frechet.Distances, frechet.Distances]:
+    """Distances of two independent sets whose clips are alike within an episode."""
+    made, episode = rng(seed), np.repeat(np.arange(24), 4)
+    real, near, wide = (
+        0.5 * np.repeat(made.normal(size=(24, 3)), 4, axis=0) + 0.85 * made.normal(size=(96, 3)) for _ in range(3)
+    )
+    found = frechet.half_split(real, {"near": near + 0.4, "wide": 1.8 * wide}, episode, seed, draws=60)
+    return found["near"], found["wide"]
+
+
 def test_intervals_of_ratios_of_independent_samples_hold_the_truth() -> None:
-    logs, ends, spreads = [], [], []
-    for seed in range(40):
-        made, episode = rng(seed), np.repeat(np.arange(24), 4)
-        real, near, wide = (made.normal(size=(96, 3)) for _ in range(3))
-        found = frechet.half_split(real, {"near": near + 0.6, "wide": 1.8 * wide}, episode, seed, draws=60)
-        logs.append(np.log(found["near"].value / found["wide"].value))
-        ends.append(np.log(found["near"].ratio(found["wide"])[1:]))
-        spreads.append(np.log(found["near"].draws / found["wide"].draws).std())
-    low, high = np.array(ends).T
-    truth, spread = np.mean(logs), np.std(logs)
-    assert np.mean((low <= truth) & (truth <= high)) >= 0.85
-    assert np.mean(spreads) == pytest.approx(spread, rel=0.25), "draws are to spread as independent samples do"
+    pairs = [pair(seed) for seed in range(80)]
+    truth = np.exp(np.mean([np.log(one.value / other.value) for one, other in pairs]))
+    alone = np.array([one.ratio(other) for one, other in pairs])
+    joint = np.array([frechet.geometric_mean(pairs[i : i + 4]) for i in range(0, 80, 4)])
+    for found in (alone, joint):
+        value, low, high = found.T
+        assert np.mean((low <= truth) & (truth <= high)) >= 0.9
+        spread, told = np.log(value).std(), np.log(high / low).mean() / (2 * 1.96)
+        assert told == pytest.approx(spread, rel=0.35), "intervals are as wide as independent samples spread"
+    assert alone[:, 2].mean() - alone[:, 1].mean() > joint[:, 2].mean() - joint[:, 1].mean()
+
+
+def test_the_joint_ratio_is_the_geometric_mean_and_knows_its_ends() -> None:
+    def told(value: float, *draws: float) -> frechet.Distances:
+        return frechet.Distances(value, np.array(draws))
+
+    same = frechet.geometric_mean([(told(2, 2, 3, 4), told(1, 1, 1.5, 2)), (told(8, 9, 9, 9), told(1, 2, 2, 2))])
+    assert same == pytest.approx((4, 4, 4)), "draws that deviate alike do not spread"
+    wild = told(1e-9, 1, 2, 3).ratio(told(1, 1, 1, 1))
+    assert 0 < wild[1] < wild[0] < wild[2] < 1, "ends are finite"
+    assert told(0, 1, 2, 3).ratio(told(1, 1, 1, 1)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="give more episodes"):
+        frechet.geometric_mean([])
 
 
 def test_a_resample_is_one_for_all_splits_of_a_draw_and_its_copies_are_on_one_side() -> None:

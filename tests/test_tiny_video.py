@@ -173,7 +173,7 @@ def test_a_folder_is_replaced_whole_with_what_lies_beside(tmp_path: Path, monkey
     (tmp_path / "new").rmdir()
     assert (folder / "said.json").is_file(), "nothing is deleted before the new one stands"
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
-        patch.setattr(tiny_video, "replace_folder", broken)
+        patch.setattr(files, "replace_folder", broken)
         tiny_video.save(*parts(), folder, {"said.json": {"of": "the second"}})
     assert json.loads((folder / "said.json").read_text()) == {"of": "the first"}
     tiny_video.save(*parts(), folder, {"said.json": {"of": "the third"}})

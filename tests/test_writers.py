@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lerobot_sets import LENGTHS, SCHEMA, make_episode, write_set
+from worldsim import files
 from worldsim.data import open_dataset, write
 from worldsim.data.write import Writer
 
@@ -19,11 +20,12 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.lerobot_sets import SCHEMA, make_episode
+from worldsim import files
 from worldsim.data import write
 whole, target = os.replace, Path(sys.argv[1])
 def replace(source, place):
     whole(source, place)
-    if Path(place) == write.aside(target):
+    if Path(place) == files.aside(target):
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = replace
 with write.Writer(target, SCHEMA, overwrite=True) as writer:
@@ -71,7 +73,7 @@ def test_a_set_whose_replacement_was_killed_half_way_is_told_and_put_back(tmp_pa
     with pytest.raises(FileExistsError, match="exists already"):
         write.check_target(tmp_path / "set", overwrite=False)
     assert open_dataset(tmp_path / "set").lengths.tolist() == list(LENGTHS)
-    os.replace(tmp_path / "set", write.aside(tmp_path / "set"))
+    os.replace(tmp_path / "set", files.aside(tmp_path / "set"))
     write_set(tmp_path / "other")
     with Writer(tmp_path / "set", SCHEMA, overwrite=True) as writer:
         writer.add(make_episode(0, 5))

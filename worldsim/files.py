@@ -42,19 +42,47 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Make the folder `temporary`, which is whole and on the same disk, `folder`; an old one goes after that.
+def aside(folder: Path) -> Path:
+    """Where the folder of that name lies while another one takes its place."""
+    return folder.absolute().with_name(f".{folder.absolute().name}.old")
 
-    A process that dies in between leaves the old one beside it as `FOLDER.old`, whole; a next call clears that away.
+
+def put_back(folder: Path) -> None:
+    """Give a folder its name again that was put aside by a `replace_folder` which was killed before it was done."""
+    old = aside(folder)
+    if not folder.exists() and old.is_dir():
+        os.replace(old, folder)
+        log.info("%s was put aside by a process that was killed before another took its place: it is back", folder)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Make the folder `temporary`, which is whole and on the same disk, `folder`; an old one goes only after that.
+
+    A process that dies in between leaves the old one whole as `aside` of it; `put_back`, or the next call, returns it.
     """
     if not temporary.is_dir():
         raise FileNotFoundError(f"{temporary} is no folder that could take the place of {folder}: write it first")
-    old = folder.with_name(f"{folder.name}.old")
+    put_back(folder)
+    old = aside(folder)
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
     os.replace(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`; if the block succeeds it becomes `folder`, whole, in place of an old one.
+
+    One that was put aside comes back first; what a block that died had begun is deleted.
+    """
+    put_back(folder)
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    replace_folder(temporary, folder)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ perfect generator has, at the same number of samples and thus with the same bias
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 SPLITS, DRAWS, EACH = 64, 200, 4  # splits that a value averages; draws of a bootstrap; splits that each averages
+MOST = 20.0  # of the logarithm of a ratio: how far an end of its interval lies off at the most
 
 
 def distance(mean: Floats, cov: Floats, other_mean: Floats, other_cov: Floats) -> Floats:
@@ -77,19 +78,42 @@ class Distances:
         low, high = np.percentile(self.draws - self.draws.mean(), [2.5, 97.5]) + self.value
         return max(float(min(low, self.value)), 0.0), float(max(high, self.value))
 
+    @property
+    def deviations(self) -> Floats:
+        """[R] by how much the draws lie off their own mean, in shares of the value, which is above 0.
+
+        Not off in logarithms: as draws lie higher than the value, a share of theirs is too small a share of it.
+        """
+        return (self.draws - self.draws.mean()) / self.value
+
     def ratio(self, other: Distances) -> tuple[float, float, float]:
         """This over another, with the ends of its 95 % interval; both are of the same draws, so they are paired.
 
         Raises ValueError if the other one is 0.
         """
-        if other.value <= 0 or not (other.draws > 0).all():
-            raise ValueError("a distance of 0 has no ratios: the sets are the same")
-        if self.value <= 0:
-            return 0.0, 0.0, 0.0
-        logs = np.log(np.maximum(self.draws, 1e-300) / other.draws)
-        low, high = np.percentile(logs - logs.mean(), [2.5, 97.5])
-        value = self.value / other.value
-        return value, float(value * np.exp(min(low, 0.0))), float(value * np.exp(max(high, 0.0)))
+        return geometric_mean([(self, other)])
+
+
+def geometric_mean(pairs: Sequence[tuple[Distances, Distances]]) -> tuple[float, float, float]:
+    """Of the ratios of pairs of distances, one data set a pair, with the ends of its 95 % interval.
+
+    The two of a pair are of the same draws; data sets are independent of each other, so their draws are put in an order
+    of their own. The logarithm of a ratio deviates as the share of the one less that of the other does (the delta
+    method); ends lie at exp(-MOST) and exp(MOST) of the value at the furthest, which says that nothing is known.
+
+    Raises ValueError for no pair, or if the second one of a pair is 0.
+    """
+    if not pairs:
+        raise ValueError("no data set has clips enough for a Frechet distance: give more episodes")
+    if any(other.value <= 0 for _, other in pairs):
+        raise ValueError("a distance of 0 has no ratios: the sets are the same")
+    if any(one.value <= 0 for one, _ in pairs):
+        return 0.0, 0.0, 0.0
+    value = float(np.exp(np.mean([np.log(one.value / other.value) for one, other in pairs])))
+    rng = np.random.Generator(np.random.Philox(len(pairs)))
+    draws = np.mean([rng.permutation(one.deviations - other.deviations) for one, other in pairs], axis=0)
+    low, high = np.clip(np.percentile(draws, [2.5, 97.5]), -MOST, MOST)
+    return value, float(value * np.exp(min(low, 0.0))), float(value * np.exp(max(high, 0.0)))
 
 
 def half_split(

@@ -13,7 +13,8 @@ from worldsim.data.episodes import DataError, check_episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.reader import Damage, Episodes, Kept
 from worldsim.data.workers import dataset_of_worker, process_pool
-from worldsim.data.write import aside, partials
+from worldsim.data.write import partials
+from worldsim.files import aside
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from worldsim.data import codec, layout, stats
 from worldsim.data.digests import checksum
 from worldsim.data.episodes import Episode, Schema, Source, check_episode
 from worldsim.data.space import check_space, full_disk_explained
-from worldsim.files import LOCK, atomic_write_json, check_folder
+from worldsim.files import LOCK, atomic_write_json, check_folder, put_back, replace_folder
 
 EPISODES_PER_FILE = 500  # fewer where a file reaches LeRobot's size limits first
 COMPRESSED = 0.2  # of the raw bytes of video, assumed when asking for space before the work
@@ -181,7 +181,7 @@ class Writer:
         ours = {"action": asdict(self.schema.action), "source": asdict(self._source), "sha256": self._checksums}
         atomic_write_json(self._partial / layout.OURS, ours)
         check_target(self.path, self._overwrite)  # another writer may have been faster
-        _replace(self._partial, self.path.absolute())
+        replace_folder(self._partial, self.path.absolute())
         (self.path / LOCK).unlink(missing_ok=True)
 
     def _abandon(self) -> None:
@@ -199,8 +199,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     One that a killed writer had put aside, to replace it, is put back first.
     """
     check_folder(path.parent, "choose another place for the data set")
-    if not path.exists() and (old := aside(path)).is_dir():
-        os.replace(old, path)
+    put_back(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
@@ -214,11 +213,6 @@ def _estimate(schema: Schema, frames: int) -> int:
     height, width, channels = schema.image or (0, 0, 0)
     row = 4 * (schema.action.size + len(schema.state or ()) + 16)
     return int(frames * (row + COMPRESSED * schema.views * height * width * channels))
-
-
-def aside(path: Path) -> Path:
-    """Where the data set at `path` lies while another one takes its place."""
-    return path.absolute().with_name(f".{path.absolute().name}.old")
 
 
 def partials(path: Path) -> list[Path]:
@@ -248,13 +242,3 @@ def _begin(path: Path) -> tuple[Path, FileLock]:
     os.umask(umask)
     folder.chmod(0o777 & ~umask)  # a temporary one is private; an ordinary folder follows the umask
     return folder, lock
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Move a finished folder into place; an old one goes only then."""
-    old = aside(target)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(source, target)
-    shutil.rmtree(old, ignore_errors=True)

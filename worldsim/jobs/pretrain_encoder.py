@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from transformers import Dinov2Model
 
-from worldsim.files import atomic_write_json
+from worldsim.files import atomic_write_json, filling, put_back
 from worldsim.jobs import frame_bank, runs, train
 from worldsim.learners import self_distillation
 
@@ -40,6 +38,7 @@ def run(config: Config) -> Path:
     """
     _require_lightly()
     folder = runs.create_run(config.out, config, config.resume, config.overwrite)
+    put_back(folder / "encoder")
     path = config.frames or folder / "frames.npy"
     frame_bank.frame_bank(config.data, path)
     bank = np.load(path, mmap_mode="c")  # copy on write: torch takes no memory that is read-only
@@ -58,12 +57,9 @@ def run(config: Config) -> Path:
 
 def save_encoder(encoder: Dinov2Model, size: int, folder: Path) -> None:
     """Write an encoder of size x size images and its preprocessing; an old folder stays until all is there."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    encoder.save_pretrained(temporary)
-    atomic_write_json(temporary / "preprocessor_config.json", preprocessing(size))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with filling(folder) as new:
+        encoder.save_pretrained(new)
+        atomic_write_json(new / "preprocessor_config.json", preprocessing(size))
 
 
 def preprocessing(size: int) -> dict[str, object]:

@@ -20,7 +20,7 @@ from worldsim import diffusion, precision
 from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.data.cache import FeatureCache, to_video
-from worldsim.files import atomic_write_json
+from worldsim.files import atomic_write_json, put_back
 from worldsim.jobs import devices, paths, round_trip, runs, train
 from worldsim.jobs.film_latents import FrozenAutoencoder, Scale, cache_latents, measure, take
 from worldsim.jobs.films import FilmSet, Table, clip_rows, decode_films, open_films, picture_rows, shares
@@ -120,6 +120,7 @@ def run(config: Config) -> Path:
     transformer = _transformer(config, size)
     seen = _seen(sets, _begun_with(config, sets))
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
+    put_back(folder / "model")
     atomic_write_json(folder / PRETRAINING, seen)
     tables = tuple(decode_films(films, folder / "tables") for films in sets)
     if config.stage == "tables":

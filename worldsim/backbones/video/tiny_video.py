@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
-from worldsim.files import atomic_write_json, replace_folder
+from worldsim.files import atomic_write_json, filling
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec
 
@@ -111,14 +110,12 @@ def save(
     beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the folder, with JSON files `beside` by their names; an old one stays until all of the new one is there."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
-        part.save_pretrained(temporary / name)
-    atomic_write_json(temporary / PIPELINE, {"_class_name": PIPELINES[0], **CLASSES})
-    for name, value in (beside or {}).items():
-        atomic_write_json(temporary / name, value)
-    replace_folder(temporary, folder)
+    with filling(folder) as new:
+        for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
+            part.save_pretrained(new / name)
+        atomic_write_json(new / PIPELINE, {"_class_name": PIPELINES[0], **CLASSES})
+        for name, value in (beside or {}).items():
+            atomic_write_json(new / name, value)
 
 
 def wrap(pipe: Any) -> TinyVideo:

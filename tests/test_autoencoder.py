@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from worldsim.contracts.learner import check_learner
+from worldsim.learners import averaged
 from worldsim.learners.autoencoder import (
     Architecture,
     AutoencoderLearner,
@@ -36,10 +37,12 @@ def learner(steps: int = 40, precision: str = "float32") -> AutoencoderLearner:
         SMALL,
         batch=8,
         varied=0.5,
-        lr=5e-3,
-        warmup=2,
-        held_out_steps=20,
-        precision=precision,  # type: ignore[arg-type]
+        optimizer=averaged.Config(
+            lr=5e-3,
+            warmup=2,
+            held_out_steps=20,
+            precision=precision,  # type: ignore[arg-type]
+        ),
     )
     torch.manual_seed(0)
     return AutoencoderLearner(config, build_autoencoder(SMALL, SIZE), lambda s: dots(8, s), steps, dots(8, 10_000))
@@ -99,15 +102,24 @@ def test_the_weights_of_training_are_kept_in_float32_beside_a_working_copy() -> 
     one = learner(precision="bfloat16")
     one.update(one.batch(0), 0)
     kinds: set[torch.dtype] = {value.dtype for value in one.state_dict().values() if value.is_floating_point()}
-    assert torch.bfloat16 not in kinds and next(one.work.fast.parameters()).dtype == torch.bfloat16
+    assert torch.bfloat16 not in kinds and next(one.weights.work.fast.parameters()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"batch": 0}, "batch"), ({"lr": 0.0}, "lr"), ({"kl": -1.0}, "kl"), ({"varied": 1.5}, "varied")],
+    [({"batch": 0}, "batch"), ({"kl": -1.0}, "kl"), ({"varied": 1.5}, "varied")],
 )
-def test_numbers_that_no_run_can_have_are_refused(settings: dict[str, float], told: str) -> None:
+def test_numbers_that_no_training_can_have_are_refused(settings: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Config(**settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="multiple of groups"):
         Architecture((12, 16), groups=8)
+
+
+@pytest.mark.parametrize("name", ["lr", "clip", "held_out_steps"])
+def test_the_optimiser_refuses_them_too(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0, it must be"):
+        averaged.Config(**{name: 0})  # type: ignore[arg-type]
+    for other, value in (("warmup", -1), ("weight_decay", float("nan")), ("ema", 1.5)):
+        with pytest.raises(ValueError, match=f"{other} is {value}"):
+            averaged.Config(**{other: value})  # type: ignore[arg-type]

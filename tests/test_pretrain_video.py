@@ -17,7 +17,7 @@ from worldsim.data.read import EpisodeDataset
 from worldsim.jobs import pretrain_video, seen_films, train, video_clips
 from worldsim.jobs.pretrain_video import Transformer
 from worldsim.jobs.round_trip import Config as RoundTrip
-from worldsim.learners import autoencoder, video_diffusion
+from worldsim.learners import autoencoder, averaged, video_diffusion
 
 SMALL = autoencoder.Architecture((4, 4, 8, 8), layers=1, channels=4, groups=4)
 
@@ -26,6 +26,7 @@ def config_in(folder: Path) -> pretrain_video.Config:
     for name, size in (("a", 16), ("b", 20)):
         if not (folder / name).exists():
             write(folder / name, size)
+    optimizer = averaged.Config(warmup=1, precision="float32")
     return pretrain_video.Config(
         (folder / "a", folder / "b"),
         folder / "run",
@@ -34,9 +35,9 @@ def config_in(folder: Path) -> pretrain_video.Config:
         gaps=(1, 2),
         batch=2,
         transformer=Transformer(patch=2, hidden=24, depth=1, heads=2, mlp_ratio=2),
-        autoencoder=autoencoder.Config(SMALL, batch=2, warmup=1, precision="float32"),
+        autoencoder=autoencoder.Config(SMALL, batch=2, optimizer=optimizer),
         autoencoder_train=train.Config(steps=2, checkpoint_steps=1),
-        learner=video_diffusion.Config(warmup=1, precision="float32"),
+        learner=video_diffusion.Config(optimizer=optimizer),
         train=train.Config(steps=2, checkpoint_steps=1),
         round_trip=RoundTrip(judged=10, fitted=20),
         val=0.2,

@@ -12,6 +12,7 @@ from torch import Tensor
 from worldsim import diffusion
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.contracts.learner import check_learner
+from worldsim.learners import averaged
 from worldsim.learners.video_diffusion import Config, NoisyClips, VideoDiffusionLearner, by_band, draw_levels
 
 F, CHANNELS, SIDE = 4, 2, 2
@@ -30,8 +31,9 @@ def clips(step: int) -> Tensor:
     return first.expand(-1, F, -1, -1, -1).contiguous()
 
 
-def learner(steps: int = 200, **settings: Any) -> VideoDiffusionLearner:
-    config = Config(**({"lr": 5e-3, "warmup": 5, "held_out_steps": 100, "precision": "float32"} | settings))
+def learner(steps: int = 200, lr: float = 5e-3, precision: str = "float32", **settings: Any) -> VideoDiffusionLearner:
+    optimizer = averaged.Config(lr=lr, warmup=5, held_out_steps=100, precision=precision)  # type: ignore[arg-type]
+    config = Config(**settings, optimizer=optimizer)
     return VideoDiffusionLearner(config, network(), SCHEDULE, clips, steps, clips(99_999))
 
 
@@ -56,7 +58,6 @@ def test_a_clip_always_has_a_frame_to_learn() -> None:
 
 
 def test_the_loss_is_the_flow_of_noisy_frames_alone_at_the_schedules_time() -> None:
-    one = learner()
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Spy(torch.nn.Module):
@@ -68,9 +69,8 @@ def test_the_loss_is_the_flow_of_noisy_frames_alone_at_the_schedules_time() -> N
             seen.append((noisy, time))
             return noisy * self.weight
 
-    one.network = Spy()
-    one.work.slow = one.work.fast = one.network
-    one.mean = Spy()
+    config = Config(optimizer=averaged.Config(precision="float32"))
+    one = VideoDiffusionLearner(config, Spy(), SCHEDULE, clips, 200)  # type: ignore[arg-type]
     latents, noise = clips(0)[:1], clips(1)[:1] + 1
     t = torch.tensor([[0.0, 0.25, 0.5, 0.9]])
     found = one.update(NoisyClips(latents, noise, t / (1 - t)), 0)
@@ -113,13 +113,13 @@ def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
     errors = []
     for first in (0.0, 9.0):
         sigma[:, 0] = first
-        errors.append(float(one._errors(one.mean, NoisyClips(latents, noise, sigma))[0][:, 1:].mean().detach()))
+        errors.append(float(one._errors(one.weights.mean, NoisyClips(latents, noise, sigma))[0][:, 1:].mean().detach()))
     assert errors[0] < 0.9 * errors[1]
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"given": 0}, "given"), ({"lr": 0.0}, "lr"), ({"warmup": -1}, "warmup"), ({"shared": 2.0}, "shared")],
+    [({"given": 0}, "given"), ({"seed": -1}, "seed"), ({"continued": -0.1}, "continued"), ({"shared": 2.0}, "shared")],
 )
 def test_numbers_that_no_run_can_have_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -7,11 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from worldsim.data.opening import look
 from worldsim.data.reader import Episodes
+from worldsim.jobs.films import FilmSet
 from worldsim.jobs.pretrain import PRETRAINING
 
 DIGITS = 20  # of a hash
@@ -50,6 +52,41 @@ def _hash(stored: Episodes, index: int) -> str:
         digest.update(f"{length} {frame.shape} ".encode())
         digest.update(frame.tobytes())
     return digest.hexdigest()[:DIGITS]
+
+
+def listing(sets: Sequence[FilmSet], begun: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `pretraining.json` is to say; hashes that a run was begun with (`begun_with`) are not made anew."""
+    known = [one.get("films") for one in begun] or [None] * len(sets)
+    return {
+        "datasets": [
+            {
+                "dataset": films.dataset.fingerprint,
+                "name": films.name,
+                "env": films.dataset.source.env,
+                "frames": films.total,
+                "trained": len(films.split.train),
+                "held_out": list(films.split.val),
+                "films": hashes
+                or sorted({name for one in film_hashes(films.dataset, films.split.train) for name in one}),
+            }
+            for films, hashes in zip(sets, known, strict=True)
+        ]
+    }
+
+
+def begun_with(run: Path, sets: Sequence[FilmSet]) -> list[dict[str, Any]]:
+    """What a run that is resumed has said of its data sets, if any. ValueError if their content is another now."""
+    file = run / PRETRAINING
+    if not file.is_file():
+        return []
+    before = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+    for films, known in zip(sets, before, strict=True):
+        if films.dataset.fingerprint != known["dataset"]:
+            raise ValueError(
+                f"the data set {films.name} is not what {run} was begun with: start anew with --overwrite, or give "
+                "another --out"
+            )
+    return before
 
 
 def read_listed(model: Path | None) -> Listed | None:

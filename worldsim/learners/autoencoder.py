@@ -6,7 +6,6 @@ pictures are simple, and what counts is where things are.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldsim import precision
-from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
-from worldsim.learners.schedule import cosine, decay_groups
-from worldsim.learners.working_copy import WorkingCopy, average, warm
-from worldsim.precision import Precision
+from worldsim.learners import averaged
+from worldsim.learners.averaged import Averaged, check_numbers
 
 NOISE, FULL = 0.04, 0.5  # of 2: a difference that is rounding, and one that counts in full
 FLOOR = 4.0  # px: fewer than that are not made to weigh as much as many
@@ -64,31 +60,12 @@ class Config:
     """Weight of the divergence from a standard normal, a mean over the entries of a latent."""
     varied: float = 0.5
     """Share of the pictures whose colours change places and that are mirrored, for environments that are not there."""
-    lr: float = 1e-3
-    warmup: int = 200
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.998
-    held_out_steps: int = 250
-    """Updates between two looks at the held-out pictures."""
-    precision: Precision = "auto"
-    """Of the passes through the network; weights and optimiser stay in float32."""
+    optimizer: averaged.Config = field(default_factory=averaged.Config)
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        for name in ("batch", "held_out_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
-        for name in ("moving", "detail", "kl", "warmup", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
-        for name in ("varied", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
+        check_numbers(self, ("batch",), (), ("moving", "detail", "kl", "seed"), ("varied",))
 
 
 @dataclass(frozen=True)
@@ -147,7 +124,7 @@ def vary(pictures: Pictures, share: float, generator: torch.Generator) -> Pictur
 
 
 class AutoencoderLearner:
-    """AdamW on the weighted L1 error of pictures that went through; `mean` is the average that is kept in the end."""
+    """AdamW on the weighted L1 error of pictures that went through."""
 
     def __init__(
         self,
@@ -159,13 +136,8 @@ class AutoencoderLearner:
         device: str = "cpu",
     ) -> None:
         """pictures: the batch of a step, a pure function of the step; steps: the length of the schedule."""
-        self.config, self.pictures, self.steps, self.held_out, self.device = config, pictures, steps, held_out, device
-        self.network: Any = network
-        self.network.to(device)
-        self.mean: Any = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.work: WorkingCopy[Any] = WorkingCopy(self.network, precision.resolve(config.precision, device))
-        groups = decay_groups(self.network, config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
+        self.config, self.pictures, self.held_out, self.device = config, pictures, held_out, device
+        self.weights: Averaged[Any] = Averaged(config.optimizer, network, steps, device)
 
     def batch(self, step: int) -> Pictures:
         """The pictures of a step, some of them varied."""
@@ -175,11 +147,7 @@ class AutoencoderLearner:
     def update(self, batch: Pictures, step: int) -> Mapping[str, float]:
         """One optimiser step."""
         config, frames = self.config, batch.frames.to(self.device)
-        rate = config.lr * cosine(step, self.steps, config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.work.refresh()
-        fast = self.work.fast
+        fast = self.weights.begin()
         dtype = next(fast.parameters()).dtype
         latents = fast.encode(frames.to(dtype)).latent_dist
         mean, log_variance = latents.mean.float(), latents.logvar.float()
@@ -190,32 +158,21 @@ class AutoencoderLearner:
         weighted = (error * weights).sum((1, 2, 3)).mean()
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
         loss = weighted + config.kl * kl
-        loss.backward()
-        self.work.hand_back()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        self.optimizer.step()
-        average(self.mean, self.network, warm(config.ema, step))
-        looked = self.judge() if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps else {}
+        told = self.weights.step(loss, step)
+        looked = self.judge() if self.weights.is_due(step) else {}
         found = {"loss": loss, "weighted": weighted, "l1": error.mean(), "kl": kl}
-        return (
-            {name: float(value.detach()) for name, value in found.items()}
-            | looked
-            | {
-                "grad_norm": float(norm),
-                "lr": rate,
-            }
-        )
+        return {name: float(value.detach()) for name, value in found.items()} | looked | told
 
     def judge(self) -> dict[str, float]:
         """Errors of the averaged network on the held-out pictures: plain, and weighted as in training."""
         if self.held_out is None:
             return {}
-        sums = torch.zeros(2, dtype=torch.float64)
+        mean, sums = self.weights.mean, torch.zeros(2, dtype=torch.float64)
         rows = zip(self.held_out.frames.split(64), self.held_out.still.split(64), strict=True)
         with torch.no_grad():
             for part, rest in rows:
                 frames, still = part.to(self.device), rest.to(self.device)
-                back = self.mean.decode(self.mean.encode(frames).latent_dist.mode()).sample
+                back = mean.decode(mean.encode(frames).latent_dist.mode()).sample
                 error = (back - frames).abs().mean(1, keepdim=True)
                 weights = pixel_weights(frames, still, self.config.moving, self.config.detail)
                 sums += torch.stack([error.mean((1, 2, 3)).sum(), (error * weights).sum()]).double().cpu()
@@ -224,14 +181,8 @@ class AutoencoderLearner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network, its average and the optimiser's moments."""
-        return {
-            **module_tensors(self.network),
-            **module_tensors(self.mean, "mean."),
-            **optimizer_tensors(self.optimizer),
-        }
+        return self.weights.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Undo `state_dict`."""
-        load_module_tensors(self.network, state)
-        load_module_tensors(self.mean, state, "mean.")
-        load_optimizer_tensors(self.optimizer, state)
+        self.weights.load_state_dict(state)

@@ -6,21 +6,18 @@ schedule says, and frames have levels of their own (diffusion forcing, Chen et a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldsim import diffusion, precision
+from worldsim import diffusion
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
-from worldsim.checkpoint import load_module_tensors, load_optimizer_tensors, module_tensors, optimizer_tensors
 from worldsim.diffusion import Schedule
-from worldsim.learners.schedule import cosine, decay_groups
-from worldsim.learners.working_copy import WorkingCopy, average, warm
-from worldsim.precision import Precision
+from worldsim.learners import averaged
+from worldsim.learners.averaged import Averaged, check_numbers
 
 BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of t, the share of noise: the loss is logged in each
 
@@ -35,31 +32,12 @@ class Config:
     """The most clean first frames; how many is drawn for each clip."""
     shared: float = 0.5
     """Share of the continued clips whose other frames have one level in common."""
-    lr: float = 5e-4
-    warmup: int = 200
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.999
-    held_out_steps: int = 250
-    """Updates between two looks at the held-out clips."""
-    precision: Precision = "auto"
-    """Of the passes through the network; weights and optimiser stay in float32."""
+    optimizer: averaged.Config = field(default_factory=lambda: averaged.Config(lr=5e-4, weight_decay=0.01, ema=0.999))
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        for name in ("given", "held_out_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be more than 0")
-        for name in ("warmup", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more")
-        for name in ("continued", "shared", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be from 0 to 1")
+        check_numbers(self, ("given",), (), ("seed",), ("continued", "shared"))
 
 
 @dataclass(frozen=True)
@@ -84,7 +62,7 @@ def draw_levels(config: Config, schedule: Schedule, shape: tuple[int, int], gene
 
 
 class VideoDiffusionLearner:
-    """AdamW on the error of the flow; `mean` is the average that is kept in the end. No action is read."""
+    """AdamW on the error of the flow. No action is read."""
 
     def __init__(
         self,
@@ -99,13 +77,8 @@ class VideoDiffusionLearner:
         """clips: latents [B, F, C, h, w] of a step, a pure function of the step; steps: the length of the schedule of
         the learning rate; held_out: clips on which the averaged network is judged, always under the same noise.
         """
-        self.config, self.schedule, self.clips, self.steps, self.device = config, schedule, clips, steps, device
-        self.network: Any = network
-        self.network.to(device)
-        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.work: WorkingCopy[Any] = WorkingCopy(self.network, precision.resolve(config.precision, device))
-        groups = decay_groups(self.network, config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99))
+        self.config, self.schedule, self.clips, self.device = config, schedule, clips, device
+        self.weights: Averaged[Any] = Averaged(config.optimizer, network, steps, device)
         self.held_out = None if held_out is None else self._noisy(held_out, -1)
 
     def batch(self, step: int) -> NoisyClips:
@@ -114,21 +87,11 @@ class VideoDiffusionLearner:
 
     def update(self, batch: NoisyClips, step: int) -> Mapping[str, float]:
         """One optimiser step."""
-        config = self.config
-        rate = config.lr * cosine(step, self.steps, config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.work.refresh()
-        errors, noisy, t = self._errors(self.work.fast, batch)
+        errors, noisy, t = self._errors(self.weights.begin(), batch)
         loss = (errors * noisy).sum() / noisy.sum().clamp_min(1)
-        loss.backward()
-        self.work.hand_back()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        self.optimizer.step()
-        average(self.mean, self.network, warm(config.ema, step))
-        looked = self.judge() if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps else {}
-        found = {"loss": float(loss.detach())} | by_band(errors.detach(), noisy, t)
-        return found | looked | {"grad_norm": float(norm), "lr": rate}
+        told = self.weights.step(loss, step)
+        looked = self.judge() if self.weights.is_due(step) else {}
+        return {"loss": float(loss.detach())} | by_band(errors.detach(), noisy, t) | looked | told
 
     def judge(self) -> dict[str, float]:
         """The loss of the averaged network on the held-out clips, in all and by band of noise."""
@@ -138,7 +101,7 @@ class VideoDiffusionLearner:
         with torch.no_grad():
             for rows in torch.arange(len(self.held_out.latents)).split(32):
                 part = NoisyClips(self.held_out.latents[rows], self.held_out.noise[rows], self.held_out.sigma[rows])
-                parts.append(self._errors(self.mean, part))
+                parts.append(self._errors(self.weights.mean, part))
         errors, noisy, t = (torch.cat(part) for part in zip(*parts, strict=True))
         whole = {"loss": float((errors * noisy).sum() / noisy.sum().clamp_min(1))}
         return {f"held_out/{name}": value for name, value in (whole | by_band(errors, noisy, t)).items()}
@@ -161,17 +124,11 @@ class VideoDiffusionLearner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network, its average and the optimiser's moments."""
-        return {
-            **module_tensors(self.network),
-            **module_tensors(self.mean, "mean."),
-            **optimizer_tensors(self.optimizer),
-        }
+        return self.weights.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Undo `state_dict`."""
-        load_module_tensors(self.network, state)
-        load_module_tensors(self.mean, state, "mean.")
-        load_optimizer_tensors(self.optimizer, state)
+        self.weights.load_state_dict(state)
 
 
 def by_band(errors: Tensor, noisy: Tensor, t: Tensor) -> dict[str, float]:

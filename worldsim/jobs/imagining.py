@@ -41,7 +41,8 @@ def make_env(
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
     data: its place, or what `open_dataset` gave, which can scale frames, tell a rate and leave out what is damaged.
-    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode.
+    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode. A model does not
+    know the names of the entries of actions: of data with others, `worldsim evaluate RUN --data` tells.
 
     Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """

@@ -150,7 +150,7 @@ def test_the_job_writes_numbers_a_page_and_a_sheet(
     for name in ("clips_over_random_init", "frames_over_copy_last", "clips_floor"):
         key = f"video.fd_tiny-dinov2_{name}"
         assert values[f"{key}_low"] <= values[key] <= values[f"{key}_high"]
-    assert set(values["video.skipped"]) == {"FVD", "LPIPS"} and "pickle" in values["video.skipped"]["FVD"]
+    assert set(values["video.skipped"]) == {"FVD", "LPIPS"} and "--video.fvd" in values["video.skipped"]["FVD"]
     assert "does not say what it was pretrained on" in values["video.notes"][0]
     read = configuration.load(evaluate.Config, folder / "config.yaml")
     assert read.run == str(model) and read.video.random_init and read.video.encoder.config.resolution == 32

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 SPLITS, DRAWS, EACH = 64, 200, 4  # splits that a value averages; draws of a bootstrap; splits that each averages
+WHOLE_DRAWS = 50  # of a bootstrap where all directions count
 MOST = 20.0  # of the logarithm of a ratio: how far an end of its interval lies off at the most
 
 
@@ -146,6 +147,38 @@ def half_split(
         each = (distance(*truth[1], *_normal(own, one)) + distance(*truth[0], *_normal(own, two))) / 2
         found[name] = Distances(float(each[:SPLITS].mean()), each[SPLITS:].reshape(draws, EACH).mean(1))
     return found
+
+
+def in_full(
+    real: Floats, made: Floats, episode: NDArray[np.int64], seed: int = 0, draws: int = WHOLE_DRAWS
+) -> Distances:
+    """The distance of all samples [M, D] from all real ones [M, D], in all D directions, as published ones are.
+
+    There are no halves and no components: equal samples are at 0, and with fewer samples than some multiples of D the
+    value is far too high, by an amount that depends on their number. Row i of both is of episode[i]; the interval is by
+    bootstrap over episodes. Raises ValueError for fewer than 2 samples.
+    """
+    if len(real) < 2 or real.shape != made.shape:
+        raise ValueError(f"samples are {list(real.shape)} and {list(made.shape)}: give as many of both, 2 or more")
+    rng = np.random.Generator(np.random.Philox(seed))
+    rows = [np.flatnonzero(episode == name) for name in np.unique(episode)]
+    resampled = []
+    for _ in range(draws):
+        some = np.concatenate([rows[number] for number in rng.integers(len(rows), size=len(rows))])
+        resampled.append(_of_samples(real[some], made[some]) if len(some) > 1 else 0.0)
+    return Distances(_of_samples(real, made), np.array(resampled))
+
+
+def _of_samples(one: Floats, two: Floats) -> float:
+    """`distance` of the normal distributions of samples; factors R of covariances R^T R are no larger than needed.
+
+    The roots of the eigenvalues of a product of covariances are the singular values of R R'^T.
+    """
+    means = one.mean(0), two.mean(0)
+    first, second = (np.linalg.qr((x - m) / np.sqrt(len(x) - 1), "r") for x, m in zip((one, two), means, strict=True))
+    mixed = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    far = np.square(means[0] - means[1]).sum() + np.square(first).sum() + np.square(second).sum() - 2 * mixed
+    return max(float(far), 0.0)
 
 
 _Moments = tuple[Floats, Floats, Floats]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from worldsim import registry
+from worldsim.backbones import i3d
 from worldsim.backbones.lpips import LEAST, Lpips
 from worldsim.data.opening import open_dataset
 from worldsim.files import atomic_write_bytes
@@ -45,6 +46,7 @@ def evaluate(task: Task) -> VideoEvaluation:
         raise ValueError(f"{task.data} has no images; a video model is judged on video")
     read, names, no_place = video_fitting.places(dataset, task.position)
     lpips = None if asked.lpips is None else Lpips(asked.lpips)
+    actions = None if asked.fvd is None else i3d.I3D(asked.fvd)
     opened = video_task.open_models(task)
     spec = opened.denoiser.spec
     frames, given = video_task.clip_shape(spec, asked, dataset)
@@ -55,7 +57,8 @@ def evaluate(task: Task) -> VideoEvaluation:
         encoder.to(device)
     fitted = video_fitting.fit(dataset, parted.fitted, encoder, task, (frames, given), read, device)
     small = min(dataset.schema.image[:2])
-    judges = Judges(encoder, fitted.probe, read, None if small < LEAST else lpips, device)
+    lpips, actions = None if small < LEAST else lpips, None if frames < i3d.LEAST else actions
+    judges = Judges(encoder, fitted.probe, read, lpips, actions, device)
     sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed)
     sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
     judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
@@ -78,16 +81,23 @@ def evaluate(task: Task) -> VideoEvaluation:
         seconds=asked.gap / dataset.schema.fps,
         encoder=video_fitting.encoder_name(asked.encoder),
         position=names if fitted.probe is not None else (),
-        skipped=(*skipped, *_never(asked, small, given)),
+        skipped=(*skipped, *_never(asked, small, frames, given, len(clips.episode))),
         notes=(*parted.notes, *([f"Of several cameras only {extra} is judged (--video.camera)."] if extra else [])),
         seed=task.seed,
+        fvd=video_fitting.fvd(judged, clips.episode, task.seed),
     )
 
 
-def _never(asked: Settings, small: int, given: int) -> list[Skipped]:
+def _never(asked: Settings, small: int, frames: int, given: int, clips: int) -> list[Skipped]:
     """Measures that were not asked for or cannot be."""
-    fvd = "its network (I3D) is published as pickles and TorchScript only, and neither is opened here: code could run"
-    found = [Skipped("FVD", fvd)]
+    found = []
+    if asked.fvd is None:
+        found.append(Skipped("FVD", "no weights of its network (I3D) are given: --video.fvd FILE.safetensors"))
+    elif frames < i3d.LEAST:
+        why = f"clips have {frames} frames, I3D needs {i3d.LEAST}: give --video.frames {i3d.LEAST} or more"
+        found.append(Skipped("FVD", why))
+    elif clips < 2:
+        found.append(Skipped("FVD", "there is one clip, it needs 2"))
     if asked.lpips is None:
         found.append(Skipped("LPIPS", "no weights are given: --video.lpips FILE.safetensors"))
     elif small < LEAST:

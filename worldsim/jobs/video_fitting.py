@@ -16,7 +16,7 @@ from worldsim.jobs import video_clips
 from worldsim.jobs.frame_probe import Floats, Probe, clip_vectors, fit_probe, frame_vectors, look
 from worldsim.jobs.results import POSITION
 from worldsim.jobs.video_judging import Judged
-from worldsim.jobs.video_results import REAL, Frechet, Skipped
+from worldsim.jobs.video_results import REAL, Frechet, Fvd, Skipped
 from worldsim.jobs.video_task import Task
 from worldsim.protocols import FrozenEncoder
 from worldsim.registry import Component, nearest
@@ -92,6 +92,15 @@ def fit(
             why = str(error)
     real = np.concatenate(pooled)
     return Fitted(probe, why, frame_vectors(real[:, given:]), clip_vectors(real[:, max(given, 1) - 1], real[:, given:]))
+
+
+def fvd(judged: Judged, episode: NDArray[np.int64], seed: int) -> Fvd | None:
+    """FVD (Unterthiner et al. 2019) of every set from the real clips; None if I3D has not seen them."""
+    seen = {one.name: one.i3d for one in judged.frames if one.i3d is not None}
+    if REAL not in seen or len(episode) < 2:
+        return None
+    found = {name: frechet.in_full(seen[REAL], made, episode, seed) for name, made in seen.items() if name != REAL}
+    return Fvd(tuple(found), tuple(found.values()))
 
 
 def distances(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import diffusion, keys
+from worldsim.backbones.i3d import I3D
 from worldsim.backbones.lpips import Lpips
 from worldsim.diffusion import Method
 from worldsim.jobs.frame_probe import Floats, Probe, Seen, look
@@ -42,6 +43,7 @@ class Judges:
     probe: Probe | None
     read: tuple[int, ...]  # the columns of the state that the probe reads
     lpips: Lpips | None
+    i3d: I3D | None
     device: torch.device  # where the encoder is
 
 
@@ -157,6 +159,7 @@ def _measure(
                 _array(judges.lpips(*flat).unflatten(0, frames.shape[:2])) if comparable and judges.lpips else None,
                 None if position is None else _array(position),
                 _array(seen.pooled),
+                _array(judges.i3d(torch.cat([video[:, :given], frames], 1).to(judges.device))) if judges.i3d else None,
             )
         )
     return found, _array(before.pooled[:, 0])
@@ -189,4 +192,6 @@ def _join(parts: list[Frames]) -> Frames:
         return None if found[0] is None else np.concatenate(found)
 
     pooled = np.concatenate([part.pooled for part in parts])
-    return Frames(parts[0].name, joined("mse"), joined("ssim"), joined("lpips"), joined("position"), pooled)
+    return Frames(
+        parts[0].name, joined("mse"), joined("ssim"), joined("lpips"), joined("position"), pooled, joined("i3d")
+    )

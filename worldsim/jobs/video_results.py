@@ -32,6 +32,7 @@ class Frames:
     lpips: Floats | None  # [M, H]
     position: Floats | None  # [M, H] distance of the probed from the exact position
     pooled: Floats  # [M, H, D], of the encoder
+    i3d: Floats | None = None  # [M, 400] logits of whole clips, given frames and all
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,14 @@ class Frechet:
     def of_set(self, name: str) -> Distances | None:
         """That of one set, if it was measured."""
         return self.distances[self.names.index(name)] if name in self.names else None
+
+
+@dataclass(frozen=True, eq=False)
+class Fvd:
+    """The Frechet video distance of sets of clips from the real ones."""
+
+    names: tuple[str, ...]  # of the sets, as in `SHORT`
+    distances: tuple[Distances, ...]  # of each
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class VideoEvaluation:
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     seed: int
+    fvd: Fvd | None = None
 
     def way(self, name: str) -> Frames | None:
         """One way to go on, if it was measured."""
@@ -162,6 +172,11 @@ def _frechet_numbers(evaluation: VideoEvaluation) -> dict[str, Any]:
             if ratio is not None:
                 key = f"{base}_over_{SHORT[other]}"
                 values |= dict(zip((key, f"{key}_low", f"{key}_high"), ratio, strict=True))
+    if evaluation.fvd is not None:
+        values["video.fvd_clips"] = len(evaluation.episode)
+        for name, distances in zip(evaluation.fvd.names, evaluation.fvd.distances, strict=True):
+            key, (low, high) = f"video.fvd_{SHORT[name]}", distances.interval
+            values |= {key: distances.value, f"{key}_low": low, f"{key}_high": high}
     return values
 
 

@@ -57,6 +57,8 @@ class Settings:
     """Clips of real frames, at most, on which probe and components are fitted."""
     random_init: bool = False
     """Also judge the same network at random initialisation."""
+    fvd: Path | None = None
+    """Weights of I3D (400 classes of Kinetics) as safetensors, for FVD; without them it is skipped."""
     lpips: Path | None = None
     """Weights of LPIPS (AlexNet) as safetensors; without them it is skipped."""
 

@@ -1,8 +1,8 @@
 """Judge the bundled `tiny-video` on video that its pretraining held out: `python scripts/evaluate_tiny_video.py OUT`.
 
 OUT is the folder of `scripts/pretrain_video.py`, which keeps the data sets in OUT/data. Rows go to
-docs/results/tiny_video.jsonl, ten samples to docs/tiny_video_samples.png. About ten minutes; what each data
-set gave is kept in OUT/evaluation, so that a run that was stopped goes on.
+docs/results/tiny_video.jsonl, two samples of each data set to docs/tiny_video_samples.png. What each data set gave
+is kept in OUT/evaluation, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations

@@ -7,17 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.test_films import LENGTHS, write
+from worldsim import files
 from worldsim.backbones import video
 from worldsim.contracts import check_denoiser
+from worldsim.data.episodes import Episode, Schema, Source
 from worldsim.data.read import EpisodeDataset
+from worldsim.data.write import Writer
 from worldsim.jobs import pretrain_video, seen_films, train, video_clips
 from worldsim.jobs.pretrain_video import Transformer
 from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.learners import autoencoder, averaged, video_diffusion
+from worldsim.protocols import ActionSpec
 
 SMALL = autoencoder.Architecture((4, 4, 8, 8), layers=1, channels=4, groups=4)
 
@@ -100,6 +105,18 @@ def test_a_film_of_any_camera_is_known(tmp_path: Path) -> None:
     right = EpisodeDataset(tmp_path / "two", "right", (8, 8))
     both, alone = seen_films.film_hashes(two, range(8)), seen_films.film_hashes(right, (3, 5))
     assert alone == [both[3][1:], both[5][1:]] and len({name for films in both for name in films}) == 16
+
+
+def test_films_that_meet_now_and_then_are_not_the_same(tmp_path: Path) -> None:
+    made, schema = np.random.default_rng(0), Schema(5, ActionSpec((0.0,), (0.0,)), (16, 16, 3), None)
+    first = made.integers(0, 255, (40, 1, 16, 16, 3), dtype=np.uint8)
+    other = made.integers(0, 255, (40, 1, 16, 16, 3), dtype=np.uint8)
+    other[[0, 20, 39]] = first[[0, 20, 39]]  # begins, halves and ends alike, as games do
+    with Writer(tmp_path / "set", schema, Source()) as writer:
+        for number, frames in enumerate((first, other, first)):
+            writer.add(Episode(number, frames, None, np.zeros((39, 1), np.float32), np.arange(40) / 5))
+    one, two, again = seen_films.film_hashes(EpisodeDataset(tmp_path / "set"), range(3))
+    assert one == again != two
 
 
 @pytest.mark.parametrize("learner", [autoencoder.AutoencoderLearner, video_diffusion.VideoDiffusionLearner])
@@ -186,3 +203,9 @@ def test_a_run_goes_on_with_what_it_was_begun_with_alone(made: Path) -> None:
     with pytest.raises(ValueError, match="latents of another autoencoder"):
         pretrain_video.run(config)
     latents.write_text(text)
+
+
+def test_a_model_that_a_killed_run_had_put_aside_is_back_with_the_next_run(made: Path) -> None:
+    made.rename(files.aside(made))
+    pretrain_video.run(replace(config_in(made.parent.parent), stage="tables", resume=True))
+    assert (made / "model_index.json").is_file() and not files.aside(made).exists()

@@ -175,7 +175,7 @@ def _of_samples(one: Floats, two: Floats) -> float:
     The roots of the eigenvalues of a product of covariances are the singular values of R R'^T.
     """
     means = one.mean(0), two.mean(0)
-    first, second = (np.linalg.qr((x - m) / np.sqrt(len(x) - 1), "r") for x, m in zip((one, two), means, strict=True))
+    first, second = (np.linalg.qr((x - m) / np.sqrt(len(x) - 1))[1] for x, m in zip((one, two), means, strict=True))
     mixed = np.linalg.svd(first @ second.T, compute_uv=False).sum()
     far = np.square(means[0] - means[1]).sum() + np.square(first).sum() + np.square(second).sum() - 2 * mixed
     return max(float(far), 0.0)

@@ -89,7 +89,7 @@ class I3D:
     def _unit(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
         weight = self._state[f"{name}.conv3d.weight"].to(x.device)
         kernel = (weight.shape[2], weight.shape[3], weight.shape[4])
-        x = F.conv3d(same(x, kernel, (stride,) * 3), weight, stride=stride)
+        x = F.conv3d(same(x, kernel, (stride, stride, stride)), weight, stride=stride)
         scale, shift, mean, var = (self._state[f"{name}.bn.{part}"].to(x.device) for part in _NORM)
         return F.relu(F.batch_norm(x, mean, var, scale, shift, eps=1e-3))
 

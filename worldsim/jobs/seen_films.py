@@ -17,6 +17,7 @@ from worldsim.jobs.films import FilmSet
 from worldsim.jobs.pretrain import PRETRAINING
 
 DIGITS = 20  # of a hash
+LOOKS = 8  # frames of a film that are hashed: games begin alike, and under random actions two may meet now and then
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Listed:
 def film_hashes(dataset: Episodes, episodes: Sequence[int]) -> list[tuple[str, ...]]:
     """For each of some episodes the hash of the film of each camera that `dataset` reads.
 
-    Of its length, its middle and its last frame as they are stored: neither the size that frames are scaled to here nor
-    the other cameras, the place among episodes or what else is stored makes a difference. A film that was scaled or
-    encoded anew is another one.
+    Of its length and of frames spread over it, the last among them, as they are stored: neither the size that frames
+    are scaled to here nor the other cameras, the place among episodes or what else is stored makes a difference. A film
+    that was scaled or encoded anew is another one.
 
     Raises DataError for damage.
     """
@@ -47,7 +48,7 @@ def film_hashes(dataset: Episodes, episodes: Sequence[int]) -> list[tuple[str, .
 def _hash(stored: Episodes, index: int) -> str:
     length = int(stored.lengths[index])
     digest = hashlib.sha256()
-    for row in (length // 2, length - 1):
+    for row in sorted({max(length * place // LOOKS, 1) - 1 for place in range(1, LOOKS + 1)}):
         frame = np.ascontiguousarray(stored.frames(index, row, row + 1))
         digest.update(f"{length} {frame.shape} ".encode())
         digest.update(frame.tobytes())

@@ -11,11 +11,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from worldsim.backbones.video import cosmos
 from worldsim.diffusion import EDM, RF, VP
 from worldsim.protocols import Condition, DenoiserSpec, Schedule
 
 VERSION = 1
-SCHEDULES = {"VP": VP, "EDM": EDM, "RF": RF}
+SCHEDULES = {"VP": VP, "EDM": EDM, "RF": RF, "Levels": cosmos.Levels}
 NOISY, SIGMA, CLEAN, MASK, INPUT = "noisy", "sigma", "clean", "clean_mask", "input."
 
 

@@ -36,11 +36,11 @@ MARKS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>", "\
 WORDS = ("<pad>", "<s>", "<unk>", "a", "dot", "moves", "nothing", "system", "user", "assistant", *MARKS)
 
 
-def chat_tokenizer() -> PreTrainedTokenizerFast:
+def chat_tokenizer(begin: str = "<s>") -> PreTrainedTokenizerFast:
     """A tokenizer of a few words and of the marks of Llama's chats."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    words.post_processor = processors.TemplateProcessing(single=f"{begin} $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         pad_token="<pad>",
@@ -132,6 +132,7 @@ def pipeline(kind: str, channels: int = 16) -> Any:
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
     }
     if kind == "text":
+        common["tokenizer"] = chat_tokenizer("<s> <s>")  # the published one makes one token more of the instructions
         encoder: Any = seeded(lambda: LlamaModel(llama_config()).eval())
         pipe: Any = HunyuanVideoPipeline(**common, text_encoder=encoder, transformer=transformer(None, True))
     else:
@@ -269,6 +270,29 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no embedding of a prompt that could be kept: leave out --embeddings"):
         video.build(config)
     assert not (tmp_path / "kept.safetensors").exists()
+
+
+def test_a_prompt_of_which_no_token_is_left_is_refused() -> None:
+    pipe = pipeline("text")
+    pipe.tokenizer = chat_tokenizer()
+    with pytest.raises(ValueError, match="leaves no token of the prompt ''"):
+        video.families()["HunyuanVideoPipeline"].wrap(pipe).embed("", "")
+
+
+def test_what_reads_a_prompt_with_a_picture_goes_where_the_model_goes_and_is_in_its_fingerprint() -> None:
+    pipe = pipeline("replace")
+    family = video.families()["HunyuanVideoImageToVideoPipeline"].wrap(pipe)
+    denoiser = VideoDenoiser(family, family.embed("a dot", ""), 1.0)
+    denoiser.to("meta")
+    assert {part.device.type for part in (pipe.text_encoder, pipe.text_encoder_2)} == {"meta"}
+    marks: set[str] = set()
+    for scale in (1.0, 2.0):
+        pipe = pipeline("replace")
+        with torch.no_grad():
+            pipe.text_encoder_2.text_model.final_layer_norm.weight.mul_(scale)
+        family = video.families()["HunyuanVideoImageToVideoPipeline"].wrap(pipe)
+        marks.add(VideoDenoiser(family, family.embed("a dot", ""), 1.0).fingerprint)
+    assert len(marks) == 2
 
 
 @pytest.mark.parametrize(

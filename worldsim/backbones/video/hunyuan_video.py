@@ -24,7 +24,7 @@ class Hunyuan:
     Image-to-video is of two sorts. `latent_concat` has 33 channels: noisy, the first latent, its mask; its pipeline
     throws away the first 4 pixel frames of what it decodes, here they are kept, so that frames and actions line up.
     `token_replace` has the first latent in place, and always takes the first frame for a clean one. Both read the
-    prompt together with the picture, so that the text encoder is kept.
+    prompt together with the picture, so that the encoders of texts are kept.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -60,7 +60,7 @@ class Hunyuan:
         self.identity: dict[str, Any] = {"pipeline": type(pipe).__name__, "schedule": repr(self.schedule)}
         if self.pictured:
             self.reader = type(pipe)(**pipe.components)  # it keeps the text encoder, which `pipe` may let go of
-            self.networks["text_encoder"] = pipe.text_encoder
+            self.networks |= {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2}
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings, pooled ones and the mask of each text; none where a picture belongs to them."""
@@ -70,6 +70,8 @@ class Hunyuan:
             return {}
         with torch.no_grad():
             read = [self.pipe.encode_prompt(text) for text in self.prompts]
+        for text, (_, _, mask) in zip(self.prompts, read, strict=True):
+            _check_words(text, mask)
         return {f"{name}_{i}": part for i, parts in enumerate(read) for name, part in zip(_NAMES, parts, strict=True)}
 
     def latents(self, video: Tensor) -> Tensor:
@@ -123,11 +125,20 @@ class Hunyuan:
             every = 2 if i else INTERLEAVE[self.sort]
             seen = (torch.zeros_like(row) if i else row for row in rows)
             read = [self.reader.encode_prompt(row, text, device=device, image_embed_interleave=every) for row in seen]
+            _check_words(text, torch.cat([mask for _, _, mask in read]))
             parts += [torch.cat(same).to(first.device) for same in zip(*read, strict=True)]
         return tuple(parts)
 
 
 _NAMES = ("prompt", "pooled", "mask")
+
+
+def _check_words(text: str, mask: Tensor) -> None:
+    """Raise ValueError for a prompt of which no token is left: the network attends to nothing then and gives NaN."""
+    if not bool(mask.bool().any(1).all()):
+        raise ValueError(
+            f"the tokenizer leaves no token of the prompt {text!r}, of which the network makes NaN: give words"
+        )
 
 
 def wrap(pipe: Any) -> Hunyuan:

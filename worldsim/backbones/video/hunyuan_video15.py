@@ -82,7 +82,9 @@ class Hunyuan15:
         beside = self._beside(known, (frames - 1) // self.spec.frame_stride + 1)
         beside[:, :-1, :1] = known
         beside[:, -1, 0] = 1
-        rows = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte()
+        rows = (
+            ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+        )  # its processor makes them numpy
         seen = [self.pipe.encode_image(row, 1, first.device, net.dtype) for row in rows]
         return known, False, (beside, torch.cat(seen))
 

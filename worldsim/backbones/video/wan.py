@@ -84,7 +84,7 @@ class Wan:
         mask[:, :, 0] = 1
         inputs = (torch.cat([mask, beside], 1),)
         if self.nets[0].config.image_dim is not None:
-            levels = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte()
+            levels = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
             seen = self.pipe.encode_image(list(levels), first.device)
             inputs = (*inputs, seen)
         return known, False, inputs

@@ -289,7 +289,7 @@ def test_what_reads_a_prompt_with_a_picture_goes_where_the_model_goes_and_is_in_
     for scale in (1.0, 2.0):
         pipe = pipeline("replace")
         with torch.no_grad():
-            pipe.text_encoder_2.text_model.final_layer_norm.weight.mul_(scale)
+            pipe.text_encoder_2.final_layer_norm.weight.mul_(scale)
         family = video.families()["HunyuanVideoImageToVideoPipeline"].wrap(pipe)
         marks.add(VideoDenoiser(family, family.embed("a dot", ""), 1.0).fingerprint)
     assert len(marks) == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import accelerate
 import psutil
 import pytest
 import torch
@@ -16,7 +18,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from tests import test_ltx
 from worldsim import cli
 from worldsim.backbones import video
-from worldsim.backbones.video import opening, tiny_video
+from worldsim.backbones.video import opening, room, tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 
 
@@ -94,3 +96,65 @@ def test_a_model_that_is_told_the_rate_of_frames_is_told_the_users(tiny: Path, t
         video.build(video.Config(str(tiny), fps=5.0))
     with pytest.raises(ValueError, match=r"fps is 0, it must be more"):
         video.Config(fps=0)
+
+
+def test_main_memory_and_the_device_are_looked_at_for_what_each_will_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (12, 100))
+    monkeypatch.setattr(room, "host_free", lambda: 22)
+    sizes, texts = {"text_encoder": 11, "transformer": 10, "vae": 1}, frozenset({"text_encoder"})
+    room.check(tmp_path, sizes, texts, "cuda", False)  # the encoder of texts never goes to the device
+    with pytest.raises(MemoryError, match="free on cuda: try --offload"):
+        room.check(tmp_path, sizes, frozenset(), "cuda", False)
+    room.check(tmp_path, sizes, frozenset(), "cuda", True)
+    monkeypatch.setattr(room, "host_free", lambda: 21)
+    with pytest.raises(MemoryError, match="free on cpu: try --embeddings"):
+        room.check(tmp_path, sizes, texts, "cuda", True)
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most, used = tmp_path / "max", tmp_path / "current"
+    used.write_text("30\n")
+    monkeypatch.setattr(room, "CONTAINER", ((most, used),))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    for text, free in (("100\n", 70), ("max\n", 1000)):
+        most.write_text(text)
+        assert room.host_free() == free
+
+
+def test_the_autoencoder_stays_in_float32_and_may_work_in_tiles(tmp_path: Path, tiny: Path) -> None:
+    test_ltx.LTXPipeline(**test_ltx.parts()).save_pretrained(tmp_path)
+    config = video.Config(str(tmp_path), dtype="bfloat16")
+    plain, tiled = video.build(config), video.build(replace(config, tiling=True, vae_dtype="bfloat16"))
+    dtypes = [{name: next(net.parameters()).dtype for name, net in made.networks.items()} for made in (plain, tiled)]
+    assert dtypes[0] == {"transformer": torch.bfloat16, "vae": torch.float32}
+    assert dtypes[1] == {"transformer": torch.bfloat16, "vae": torch.bfloat16}
+    assert tiled.family.identity["tiling"] and tiled.fingerprint != plain.fingerprint
+    assert {p.dtype for p in video.build(video.Config(str(tiny), dtype="bfloat16")).parameters()} == {torch.bfloat16}
+
+
+def test_rows_go_through_an_autoencoder_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = test_ltx.LTXPipeline(**test_ltx.parts())
+    family, rows = video.families()["LTXPipeline"].wrap(pipe), []
+    for name in ("encode", "decode"):
+        own = getattr(pipe.vae, name)
+        monkeypatch.setattr(pipe.vae, name, lambda x, *more, own=own: rows.append(len(x)) or own(x, *more))
+    with torch.no_grad():
+        family.pixels(family.latents(torch.zeros(2, 3, 9, 32, 32)))
+    assert rows == [1] * 4
+
+
+def test_of_two_experts_each_sends_the_other_away() -> None:
+    experts = [torch.nn.Linear(1, 1) for _ in range(2)]
+    second_hook: Any = None
+    hooks = [accelerate.cpu_offload_with_hook(expert, "cpu", second_hook)[1] for expert in experts]
+    pipe = SimpleNamespace(_all_hooks=hooks, components=dict(zip(room.EXPERTS, experts, strict=True)))
+    opening.take_turns(pipe)
+    sent: list[int] = []
+    for i, hook in enumerate(hooks):
+        hook.offload = lambda i=i: sent.append(i)
+    for i in (0, 1, 0):
+        experts[i](torch.zeros(1, 1))
+    assert sent == [1, 0, 1]

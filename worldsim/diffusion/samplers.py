@@ -18,12 +18,12 @@ from worldsim.diffusion.parameterisation import level, spread
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents [B, F, ...], their levels [B, F]) -> clean latents [B, F, ...]."""
 
-Method = Literal["euler", "heun", "ddim", "dpm_solver"]
+Method = Literal["euler", "heun", "dpm_solver"]
 
 
 def sample(denoise: Denoise, noise: Tensor, grid: Tensor, method: Method = "euler") -> Tensor:
     """Latents [B, F, ...] of standard normal noise, by a method named."""
-    known = {"euler": euler, "heun": heun, "ddim": ddim, "dpm_solver": dpm_solver}
+    known = {"euler": euler, "heun": heun, "dpm_solver": dpm_solver}
     if method not in known:
         raise ValueError(f"unknown sampler {method!r}: there are {', '.join(known)}")
     return known[method](denoise, noise, grid)

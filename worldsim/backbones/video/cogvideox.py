@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim import diffusion
+from worldsim.backbones.video.denoiser import by_row
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("CogVideoXPipeline", "CogVideoXImageToVideoPipeline")
@@ -74,7 +75,8 @@ class CogVideoX:
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. The scale is undone, that of pictures (below) never comes here."""
-        return self.pipe.vae.decode((latents / self.pipe.vae.config.scaling_factor).to(self.pipe.vae.dtype)).sample
+        vae = self.pipe.vae
+        return by_row(lambda row: vae.decode(row).sample, (latents / vae.config.scaling_factor).to(vae.dtype))
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; told as a channel it is divided by the scale in 1.5 (invert_scale_latents)."""
@@ -115,7 +117,8 @@ class CogVideoX:
                 f"frames are {video.shape[3]} x {video.shape[4]} pixels; this model has learned its places and takes "
                 f"only {self.size[0]} x {self.size[1]}: resize them"
             )
-        return self.pipe.vae.encode(video.to(self.pipe.vae.dtype)).latent_dist.mode()
+        vae = self.pipe.vae
+        return by_row(lambda row: vae.encode(row).latent_dist.mode(), video.to(vae.dtype))
 
 
 def wrap(pipe: Any) -> CogVideoX:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim import diffusion
+from worldsim.backbones.video.denoiser import by_row
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("HunyuanVideoImageToVideoPipeline", "HunyuanVideoPipeline")
@@ -77,12 +78,12 @@ class Hunyuan:
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         vae = self.pipe.vae
-        return vae.encode(video.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+        return by_row(lambda row: vae.encode(row).latent_dist.mode(), video.to(vae.dtype)) * vae.config.scaling_factor
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         vae = self.pipe.vae
-        return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+        return by_row(lambda row: vae.decode(row).sample, (latents / vae.config.scaling_factor).to(vae.dtype))
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The first latent, the prompts read with the picture, and of `latent_concat` the channels beside."""

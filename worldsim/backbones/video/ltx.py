@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim import diffusion
+from worldsim.backbones.video.denoiser import by_row
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline")
@@ -56,8 +57,8 @@ class LTX:
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`. Mean and deviation are kept with the weights."""
-        mean, std = self._statistics(video)
-        return (self.pipe.vae.encode(video.to(self.pipe.vae.dtype)).latent_dist.mode() - mean) / std
+        vae, (mean, std) = self.pipe.vae, self._statistics(video)
+        return (by_row(lambda row: vae.encode(row).latent_dist.mode(), video.to(vae.dtype)) - mean) / std
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. Decoders that are told a time (from 0.9.1 on) are told 0, the pipeline's default.
@@ -66,12 +67,16 @@ class LTX:
         """
         mean, std = self._statistics(latents)
         vae = self.pipe.vae
-        time = latents.new_zeros(len(latents)).to(vae.dtype) if vae.config.timestep_conditioning else None
+        time = latents.new_zeros(1).to(vae.dtype) if vae.config.timestep_conditioning else None
         random = any(vae.config.decoder_inject_noise)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=random):
+
+        def decoded(row: Tensor) -> Tensor:
             if random:
                 torch.manual_seed(0)
-            return vae.decode((latents * std + mean).to(vae.dtype), time).sample
+            return vae.decode(row, time).sample
+
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=random):
+            return by_row(decoded, (latents * std + mean).to(vae.dtype))
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame, in place."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -22,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from worldsim.backbones.video import room
 from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.pretrained import PIPELINE, resolve
 from worldsim.protocols import DenoiserSpec
@@ -45,6 +45,10 @@ class Config:
     embeddings: Path | None = None
     """A file that keeps the embedding of the prompts; if it is there, no encoder of texts is loaded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the autoencoder of a pipeline of diffusers; tiny-video's has `dtype`, as it was trained in bfloat16."""
+    tiling: bool = False
+    """Encode and decode large frames in tiles, where the autoencoder knows how: less memory, other borders."""
     device: str = "cpu"
     offload: bool = False
     """Keep the parts in main memory and bring each to the device while it is used (accelerate)."""
@@ -83,22 +87,25 @@ def build(config: Config) -> VideoDenoiser:
     pipeline = str(index.get("_class_name"))
     if pipeline not in known:
         raise ValueError(f"'{config.name}' is a {pipeline}, which is not known here: {', '.join(known)} are")
-    dtype = getattr(torch, config.dtype)
     text = _stored(config, index)
     skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
     load = vars(known[pipeline]).get("load", _load)
     try:
         folder = Path(name) if Path(name).is_dir() else _fetched(name, skipped, load is not _load)
         _check_parts(folder, index, skipped)
-        _check_memory(folder, index, skipped, config)
+        _check_memory(folder, index, skipped, config, load is not _load)
         log.info("loading %s (%s)", config.name, pipeline)
-        pipe: Any = load(folder, dtype, skipped)
+        pipe: Any = (
+            _load(folder, config, skipped) if load is _load else load(folder, getattr(torch, config.dtype), skipped)
+        )
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
             "gated model, that you are logged in"
         ) from error
     family = known[pipeline].wrap(pipe)
+    if config.tiling:
+        _tile(config, pipe, family)
     if config.fps is not None:
         family.spec = _told(family.spec, config.fps)
     if text is None:
@@ -113,6 +120,7 @@ def build(config: Config) -> VideoDenoiser:
         if load is not _load:
             raise ValueError(f"offload is for large models; '{config.name}' is small: leave it out")
         pipe.enable_model_cpu_offload(device=config.device)
+        take_turns(pipe)
     made = VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
     return made if config.offload else made.to(config.device)
 
@@ -125,11 +133,32 @@ def _fetched(name: str, skipped: tuple[str, ...], ours: bool) -> Path:
     return Path(DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False, **given))
 
 
-def _load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...]) -> Any:
+def _load(folder: Path, config: Config, skipped: tuple[str, ...]) -> Any:
     """A pipeline of diffusers without the parts that are skipped."""
+    dtype = {"default": _dtype(config, "", False), "vae": _dtype(config, "vae", False)}
     return DiffusionPipeline.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
     )
+
+
+def _tile(config: Config, pipe: Any, family: Any) -> None:
+    try:
+        pipe.vae.enable_tiling()
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(f"the autoencoder of '{config.name}' knows no tiles: leave tiling out") from error
+    family.identity["tiling"] = True
+
+
+def take_turns(pipe: Any) -> None:
+    """Of two experts that are offloaded, the one leaves the device when the other comes, whichever was first.
+
+    A hook of accelerate sends away only the part that its pipeline runs before, and levels may rise or be mixed.
+    """
+    hooks = {id(hook.model): hook for hook in pipe._all_hooks}
+    experts = [pipe.components[part] for part in room.EXPERTS if pipe.components.get(part) is not None]
+    if len(experts) == 2 and all(id(expert) in hooks for expert in experts):
+        first, second = (hooks[id(expert)] for expert in experts)
+        first.hook.prev_module_hook, second.hook.prev_module_hook = second, first
 
 
 def _index(name: str, asked: str) -> dict[str, Any]:
@@ -174,34 +203,17 @@ def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...]) 
         )
 
 
-def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config) -> None:
-    """Raise MemoryError if the weights alone are larger than the memory that is free."""
-    each = torch.empty(0, dtype=getattr(torch, config.dtype)).element_size()
-    sizes = [each * sum(map(_entries, _weights(folder / part))) for part in _parts(index, skipped)]
-    need = sum(sizes)
-    on_device = config.device.startswith("cuda") and torch.cuda.is_available()
-    if on_device:
-        need = max(sizes, default=0) if config.offload else need
-        free = torch.cuda.mem_get_info(config.device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if need > free:
-        remedy = "--offload" if on_device and not config.offload else "--embeddings FILE (made once elsewhere)"
-        raise MemoryError(
-            f"the weights of {folder} are {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
-            f"{config.device}: try {remedy}, --dtype bfloat16, or a smaller model"
-        )
+def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config, ours: bool) -> None:
+    """Raise MemoryError if the weights alone are larger than the memory that is free. See `room.check`."""
+    sizes = {part: _dtype(config, part, ours).itemsize * room.entries(folder / part) for part in _parts(index, skipped)}
+    pictured = index.get("_class_name") == "HunyuanVideoImageToVideoPipeline"  # its texts are read with pictures
+    let_go = frozenset(() if pictured and not config.offload else TEXT_PARTS)
+    room.check(folder, sizes, let_go, config.device, config.offload)
 
 
-def _weights(folder: Path) -> list[Path]:
-    """The files of weights that are loaded: not their variants, such as model.fp16.safetensors."""
-    return [file for file in folder.glob("*.safetensors") if "." not in file.stem]
-
-
-def _entries(file: Path) -> int:
-    """How many numbers are in a file of weights."""
-    with safe_open(file, "pt") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+def _dtype(config: Config, part: str, ours: bool) -> torch.dtype:
+    """In which numbers a part is kept."""
+    return getattr(torch, config.vae_dtype if part == "vae" and not ours else config.dtype)
 
 
 def _mark(config: Config, index: dict[str, Any]) -> str:

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldsim.backbones.video.denoiser import by_row
+
 
 def encode(vae: Any, video: Tensor) -> Tensor:
     """Normalised latents [B, C, F, h, w], the mode, of video [B, 3, T, Y, X] in [-1, 1]."""
     mean, std = _statistics(vae, video)
-    return (vae.encode(video.to(vae.dtype)).latent_dist.mode() - mean) / std
+    return (by_row(lambda row: vae.encode(row).latent_dist.mode(), video.to(vae.dtype)) - mean) / std
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Video [B, 3, T, Y, X] of normalised latents."""
     mean, std = _statistics(vae, latents)
-    return vae.decode((latents * std + mean).to(vae.dtype)).sample
+    return by_row(lambda row: vae.decode(row).sample, (latents * std + mean).to(vae.dtype))
 
 
 def check_channels(vae: Any, taken: int) -> None:

@@ -23,8 +23,8 @@ NOISY, SIGMA, CLEAN, MASK, INPUT = "noisy", "sigma", "clean", "clean_mask", "inp
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
-    """Tensors as safetensors."""
-    return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    """Tensors as safetensors, which does not take two names of one tensor: each is copied."""
+    return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
 
 
 def unpack(body: bytes) -> dict[str, Tensor]:

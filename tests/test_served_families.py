@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,6 +109,9 @@ def test_a_family_is_served_with_its_schedule_and_the_null_prompt(name: str) -> 
         expected = denoiser.x0(noisy, sigma, own)
         assert bool(expected.isfinite().all())
         torch.testing.assert_close(box.x0(noisy, sigma, lent), expected, rtol=1e-5, atol=1e-5)
+        longer = tuple(torch.cat([part, part], part.ndim - 1) for part in lent.inputs) or (torch.zeros(1, 2),)
+        with pytest.raises(ValueError, match=r"refused \(400\): the inputs have rows of .* due"):
+            box.x0(noisy, sigma, replace(lent, inputs=longer))
     finally:
         server.shutdown()
         server.server_close()

@@ -160,6 +160,15 @@ def test_latents_and_pixels_are_those_of_the_pipeline(denoiser: VideoDenoiser) -
     torch.testing.assert_close(denoiser.decode(latents), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_long_clip_is_decoded_in_parts_as_the_pipeline_does_of_that_chunk_size(denoiser: VideoDenoiser) -> None:
+    latents = torch.randn(1, 16, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        chunked, whole = (pipeline().decode_latents(latents, 16, n).transpose(1, 2).clamp(-1, 1) for n in (14, 16))
+    found = denoiser.decode(latents)
+    torch.testing.assert_close(found, chunked, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, whole, atol=1e-3)  # its decoder mixes frames
+
+
 def test_the_first_frame_is_told_unscaled_and_with_the_same_noise_each_time(denoiser: VideoDenoiser) -> None:
     first = picture()[:, None].expand(2, -1, -1, -1, -1)
     condition = denoiser.condition(first, FRAMES)

@@ -40,6 +40,13 @@ def test_how_patient_it_is_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [black_box.Config(TASK.model, timeout=5.0, tries=9, pause=0.5)]
 
 
+def test_fresh_noise_that_cannot_be_is_told() -> None:
+    assert Settings(eta=1.0).eta == 1
+    for settings in ({"eta": 1.5}, {"eta": 0.5, "sampler": "heun"}):
+        with pytest.raises(ValueError, match=r"video.eta is .*: it is from 0 to 1, and of euler alone"):
+            Settings(**settings)  # pyright: ignore[reportArgumentType]
+
+
 def test_impatience_that_cannot_be_is_told() -> None:
     with pytest.raises(ValueError, match="timeout 0"):
         video_task.open_models(replace(TASK, video=Settings(remote=Remote(timeout=0))))

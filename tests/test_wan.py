@@ -207,6 +207,13 @@ def test_an_embedding_that_is_kept_spares_the_encoder_of_texts(tmp_path: Path) -
         (tmp_path / "wan" / part).rename(tmp_path / part)
     again = video.build(config)
     assert again.fingerprint == first.fingerprint
+    moved = replace(config, name=str((tmp_path / "wan").rename(tmp_path / "moved")))
+    assert video.build(moved).fingerprint == first.fingerprint
+    other = tmp_path / "moved" / "transformer" / "config.json"
+    other.write_text(other.read_text().replace('"num_layers": 2', '"num_layers": 1'))
+    with pytest.raises(ValueError, match="or for another model"):
+        video.build(moved)
+    config = moved
     with pytest.raises(ValueError, match="other prompts"):
         video.build(replace(config, prompt="still"))
     with pytest.raises(FileNotFoundError, match="lacks the folders text_encoder, tokenizer"):

@@ -21,12 +21,24 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Method = Literal["euler", "heun", "dpm_solver"]
 
 
-def sample(denoise: Denoise, noise: Tensor, grid: Tensor, method: Method = "euler") -> Tensor:
-    """Latents [B, F, ...] of standard normal noise, by a method named."""
+def sample(
+    denoise: Denoise,
+    noise: Tensor,
+    grid: Tensor,
+    method: Method = "euler",
+    eta: float = 0.0,
+    key: Tensor | None = None,
+) -> Tensor:
+    """Latents [B, F, ...] of standard normal noise, by a method named; eta and key as of `ddim`, of Euler's alone.
+
+    Raises ValueError for a method that is not known, or one that takes no fresh noise with an eta above 0.
+    """
     known = {"euler": euler, "heun": heun, "dpm_solver": dpm_solver}
     if method not in known:
         raise ValueError(f"unknown sampler {method!r}: there are {', '.join(known)}")
-    return known[method](denoise, noise, grid)
+    if eta and method != "euler":
+        raise ValueError(f"eta is {eta}, and {method!r} takes no fresh noise: leave it at 0, or take 'euler'")
+    return ddim(denoise, noise, grid, eta, key) if eta else known[method](denoise, noise, grid)
 
 
 def euler(denoise: Denoise, noise: Tensor, grid: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def evaluate(task: Task) -> VideoEvaluation:
     fitted = video_fitting.fit(dataset, parted.fitted, encoder, task, (frames, given), read, device)
     small = min(dataset.schema.image[:2])
     judges = Judges(encoder, fitted.probe, read, None if small < LEAST else lpips, device)
-    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed)
+    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed, asked.eta)
     sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
     judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
     distances, skipped = video_fitting.distances(judged, clips.episode, fitted, asked.components, task.seed)

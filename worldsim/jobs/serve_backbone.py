@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import socket
@@ -174,7 +175,18 @@ def _answers(config: Config, denoiser: FrozenDenoiser) -> dict[str, Answer]:
         sigma = wire.checked(wire.needed(given, wire.SIGMA), shape[:2], wire.SIGMA)
         if not bool((sigma >= 0).all()):
             raise ValueError("sigma holds levels that are NaN or below 0")
-        return {"x0": denoiser.x0(noisy, sigma, wire.to_condition(given, shape))}
+        told = wire.to_condition(given, shape)
+        found = tuple(tuple(part.shape[1:]) for part in told.inputs)
+        if found and found != (due := inputs_of(shape[1], *shape[3:])):
+            raise ValueError(f"the inputs have rows of {_shapes(found)}; {_shapes(due)} are due, as of POST /condition")
+        return {"x0": denoiser.x0(noisy, sigma, told)}
+
+    @functools.lru_cache(64)
+    def inputs_of(frames: int, height: int, width: int) -> tuple[tuple[int, ...], ...]:
+        """The shapes of a row of each input of clips that are told a first frame: those of a black one."""
+        shape = (1, min(spec.given, 1), 3, height * spec.stride, width * spec.stride)
+        first = torch.zeros(shape, device=config.backbone.device)
+        return tuple(tuple(part.shape[1:]) for part in denoiser.condition(first, _pixel_frames(spec, frames)).inputs)
 
     return {"encode": encode, "decode": decode, "condition": condition, "predict": predict}
 
@@ -185,9 +197,18 @@ def _latents(spec: DenoiserSpec, given: dict[str, Tensor], name: str) -> Tensor:
     if sent.ndim != 5 or sent.shape[2] != spec.channels or 0 in sent.shape:
         raise ValueError(f"'{name}' has shape {list(sent.shape)}; give [B, F, {spec.channels}, h, w]")
     height, width = (side * spec.stride for side in sent.shape[3:])
-    lone = int(spec.lone_first)
-    check_size(spec, spec.frame_stride * (sent.shape[1] - lone) + lone, height, width)
+    check_size(spec, _pixel_frames(spec, sent.shape[1]), height, width)
     return sent
+
+
+def _pixel_frames(spec: DenoiserSpec, frames: int) -> int:
+    """T of F latent frames."""
+    lone = int(spec.lone_first)
+    return spec.frame_stride * (frames - lone) + lone
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes) or "none"
 
 
 def _check_count(config: Config, frames: int) -> None:

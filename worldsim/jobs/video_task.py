@@ -11,7 +11,7 @@ from worldsim import pretrained
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
 from worldsim.backbones.video.denoiser import check_size, latent_frames
-from worldsim.backbones.video.untrained import build_untrained
+from worldsim.backbones.video.untrained import begun_anew
 from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
@@ -59,6 +59,8 @@ class Settings:
     steps: int = 20
     """Denoising steps of a sample."""
     sampler: Method = "euler"
+    eta: float = 0.0
+    """Of `euler`, which is DDIM: how much of the noise is drawn anew at each step; 1 is ancestral (DDPM)."""
     lag: int = 0
     """Steps that a frame is denoised later than the one before it, where frames have levels of their own."""
     levels: int = 8
@@ -82,6 +84,10 @@ class Settings:
                 raise ValueError(f"video.{name} is {value}, it must be 1 or more")
         if self.lag < 0 or (self.given or 0) < 0:
             raise ValueError(f"video.lag is {self.lag} and video.given {self.given}: they must be 0 or more")
+        if not 0 <= self.eta <= 1 or (self.eta and self.sampler != "euler"):
+            raise ValueError(
+                f"video.eta is {self.eta} with video.sampler {self.sampler}: it is from 0 to 1, and of euler alone"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ def open_models(task: Task) -> Opened:
     own = asked.device
     device = devices.find(task.device if own == video.Config.device else own)
     config = replace(asked, name=task.model, device=str(device))
-    denoiser, untrained = video.build(config), build_untrained(config, task.seed) if again else None
+    denoiser = video.build(config)
+    untrained = begun_anew(denoiser, config, task.seed) if again else None
     return Opened(denoiser, untrained, "" if again else "not asked for: --video.random-init", device)
 
 

@@ -12,6 +12,9 @@ from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.protocols import Condition, DenoiserSpec, Schedule
 
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""What families call the networks that take noise away."""
+
 
 class Family(Protocol):
     """How the pipelines of one family are called. Latents here are [B, C, F, h, w], as autoencoders have them."""

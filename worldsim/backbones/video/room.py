@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -18,10 +19,22 @@ CONTAINER = (
 EXPERTS = ("transformer", "transformer_2")
 
 
-def entries(folder: Path) -> int:
-    """How many numbers the weights of a part hold, without variants such as model.fp16.safetensors."""
+def weights_of(folder: Path, variant: str | None) -> list[Path]:
+    """The files of weights of a part that are read: those of the variant (model.fp16.safetensors) if it has them."""
+    files = sorted(folder.glob("*.safetensors"))
+    asked = [file for file in files if variant in variants([file])]
+    return asked or [file for file in files if "." not in file.stem]
+
+
+def variants(files: Iterable[Path]) -> list[str]:
+    """The names of variants among files of weights: fp16 of model.fp16.safetensors and of its shards."""
+    return sorted({re.sub(r"-\d{5}-of-\d{5}$", "", file.stem.split(".")[-1]) for file in files if "." in file.stem})
+
+
+def entries(folder: Path, variant: str | None = None) -> int:
+    """How many numbers the weights of a part hold, of the files that are read."""
     count = 0
-    for file in (file for file in folder.glob("*.safetensors") if "." not in file.stem):
+    for file in weights_of(folder, variant):
         with safe_open(file, "pt") as weights:
             count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return count
@@ -33,12 +46,21 @@ def check(folder: Path, sizes: Mapping[str, int], let_go: frozenset[str], device
     All parts are read into main memory. To the device go those that are not let go of before (encoders of texts); with
     `offload` one at a time.
     """
-    _check(folder, sum(sizes.values()), host_free(), "cpu", "--embeddings FILE (made once elsewhere)")
+    what = f"the weights of {folder}"
+    _check(what, sum(sizes.values()), host_free(), "cpu", "--embeddings FILE (made once elsewhere)")
     if device.startswith("cuda") and torch.cuda.is_available():
         kept = [size for part, size in sizes.items() if part not in let_go]
         need = max(kept, default=0) if offload else sum(kept)
         remedy = "--embeddings FILE (made once elsewhere)" if offload else "--offload"
-        _check(folder, need, torch.cuda.mem_get_info(device)[0], device, remedy)
+        _check(what, need, torch.cuda.mem_get_info(device)[0], device, remedy)
+
+
+def check_beside(name: str, sizes: Mapping[str, int], device: str, offload: bool) -> None:
+    """Raise MemoryError if there is no room for denoisers of `sizes` bytes beside those that are open."""
+    what, remedy = f"a second denoiser of {name}", "leaving out --video.random-init"
+    _check(what, sum(sizes.values()), host_free(), "cpu", remedy)
+    if device.startswith("cuda") and torch.cuda.is_available() and not offload:
+        _check(what, sum(sizes.values()), torch.cuda.mem_get_info(device)[0], device, remedy)
 
 
 def host_free() -> int:
@@ -52,9 +74,9 @@ def host_free() -> int:
     return free
 
 
-def _check(folder: Path, need: int, free: int, where: str, remedy: str) -> None:
+def _check(what: str, need: int, free: int, where: str, remedy: str) -> None:
     if need > free:
         raise MemoryError(
-            f"the weights of {folder} are {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
+            f"{what}: {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
             f"{where}: try {remedy}, --dtype bfloat16, or a smaller model"
         )

@@ -14,7 +14,7 @@ from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("StableVideoDiffusionPipeline",)
 FPS, MOTION, NOISE = 7, 127, 0.02  # the pipeline's own defaults: frames a second, motion bucket, noise on the picture
-CHUNK = 14  # pictures that the encoder sees at a time
+CHUNK = 14  # pictures that the autoencoder sees at a time; its decoder too, as in the published code (`decoding_t`)
 
 
 class SVD:
@@ -76,10 +76,11 @@ class SVD:
         return frames.unflatten(0, (len(video), -1)).transpose(1, 2)
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """See `denoiser.Family`. A clip is decoded whole, as its pipeline does unless a chunk size is given."""
-        clips = (latents / self.pipe.vae.config.scaling_factor).to(self.pipe.vae.dtype).transpose(1, 2)
-        decoded = [self.pipe.vae.decode(clip, num_frames=len(clip)).sample for clip in clips]
-        return torch.stack(decoded).transpose(1, 2)
+        """See `denoiser.Family`. Each clip by itself in parts of 14 frames, as its pipeline does of a chunk size."""
+        vae = self.pipe.vae
+        clips = (latents / vae.config.scaling_factor).to(vae.dtype).transpose(1, 2)
+        parts = ([vae.decode(part, num_frames=len(part)).sample for part in clip.split(CHUNK)] for clip in clips)
+        return torch.stack([torch.cat(own) for own in parts]).transpose(1, 2)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; beside it, that of it with noise, unscaled, and CLIP's embedding [B, 1, D]."""

@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from tests import test_ltx
 from worldsim import cli
 from worldsim.backbones import video
-from worldsim.backbones.video import opening, room, tiny_video
+from worldsim.backbones.video import opening, room, tiny_video, untrained
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 
 
@@ -177,3 +177,25 @@ def test_of_two_experts_each_sends_the_other_away() -> None:
     for i in (0, 1, 0):
         experts[i](torch.zeros(1, 1, device=device))
     assert sent == [0, 1]  # at the first call the other is not there yet
+
+
+def test_a_second_denoiser_that_does_not_fit_is_told_before_it_is_made(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = video.Config(str(tiny))
+    denoiser = video.build(config)
+    monkeypatch.setattr(room, "host_free", lambda: 100)
+    monkeypatch.setattr(BlockCausalTransformer, "from_config", lambda _: pytest.fail("it was made"))
+    with pytest.raises(MemoryError, match=r"a second denoiser of .* leaving out --video.random-init"):
+        untrained.begun_anew(denoiser, config)
+
+
+def test_of_offloaded_denoisers_and_those_begun_anew_one_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str]] = []
+    trained, fresh = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for name, network in (("trained", trained), ("fresh", fresh)):
+        monkeypatch.setattr(network, "to", lambda device, name=name: sent.append((name, device)))
+    untrained._take_turns([trained], [fresh], "cuda")
+    fresh(torch.zeros(1, 1))
+    trained(torch.zeros(1, 1))
+    assert sent == [("trained", "cpu"), ("fresh", "cuda"), ("fresh", "cpu")]

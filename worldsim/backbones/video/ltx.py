@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.backbones.video.denoiser import by_row
 from worldsim.protocols import DenoiserSpec
 
@@ -25,14 +25,9 @@ class LTX:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self.net, vae = pipe.transformer, pipe.vae
-        named = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(named)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         channels = int(vae.config.latent_channels)
-        if self.net.config.in_channels != channels:
-            raise ValueError(
-                f"the transformer takes {self.net.config.in_channels} channels and the autoencoder gives latents of "
-                f"{channels}: they are not of one model"
-            )
+        parts.check_channels(self.net.config.in_channels, channels, channels)
         self.spec = DenoiserSpec(
             channels=channels,
             stride=int(vae.spatial_compression_ratio),
@@ -57,8 +52,8 @@ class LTX:
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`. Mean and deviation are kept with the weights."""
-        vae, (mean, std) = self.pipe.vae, self._statistics(video)
-        return (by_row(lambda row: vae.encode(row).latent_dist.mode(), video.to(vae.dtype)) - mean) / std
+        mean, std = self._statistics(video)
+        return (parts.mode(self.pipe.vae, video) - mean) / std
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. Decoders that are told a time (from 0.9.1 on) are told 0, the pipeline's default.

@@ -109,14 +109,7 @@ def build(config: Config) -> VideoDenoiser:
     if config.fps is not None:
         family.spec = _told(family.spec, config.fps)
     if text is None:
-        text = family.embed(config.prompt, config.negative_prompt)
-        if config.embeddings is not None:
-            if not text:
-                raise ValueError(f"'{config.name}' has no embedding of a prompt to be kept: leave out --embeddings")
-            embeddings.store(config.embeddings, mark, text)
-        for part in TEXT_PARTS:  # they are not needed again, and they are large
-            if part in index:
-                setattr(pipe, part, None)
+        text = _embedded(config, pipe, family, mark)
     if config.offload:
         if load is not _load:
             raise ValueError(f"offload is for large models; '{config.name}' is small: leave it out")
@@ -124,6 +117,19 @@ def build(config: Config) -> VideoDenoiser:
         take_turns(pipe)
     made = VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
     return made if config.offload else made.to(config.device)
+
+
+def _embedded(config: Config, pipe: Any, family: Any, mark: str) -> dict[str, torch.Tensor]:
+    """The embedding of the prompts, kept if that was asked for; the pipeline lets go of its encoders of texts."""
+    text = family.embed(config.prompt, config.negative_prompt)
+    if config.embeddings is not None:
+        if not text:
+            raise ValueError(f"'{config.name}' has no embedding of a prompt to be kept: leave out --embeddings")
+        embeddings.store(config.embeddings, mark, text)
+    for part in TEXT_PARTS:  # they are not needed again, and they are large
+        if part in vars(pipe):
+            setattr(pipe, part, None)
+    return text
 
 
 def _fetched(name: str, config: Config, skipped: tuple[str, ...], ours: bool) -> Path:

@@ -17,7 +17,7 @@ from tests.small_set import ID, LENGTH, collect_small
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
-from worldsim.jobs import collect, evaluate, finetune, held_out, pages, plan, saved
+from worldsim.jobs import collect, data_fit, evaluate, finetune, pages, plan, saved
 from worldsim.protocols import ActionSpec
 
 
@@ -109,7 +109,7 @@ def test_a_run_knows_the_names_of_actions_and_data_that_has_others_is_refused(
     with pytest.raises(ValueError, match="are action_push, action_turn, this .* on action_turn, action_push: give"):
         evaluate.evaluate(loaded, other, evaluate.Config(tmp_path, clips=2, shown=0))
     for fits, known in ((own, names), (none, names), (other, None)):
-        assert held_out.check_data(loaded.model.spec, fits, known) == ()
+        assert data_fit.check_data(loaded.model.spec, fits, known) == ()
 
 
 def test_an_unknown_position_names_the_nearest_and_other_worlds_do_without(

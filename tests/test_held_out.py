@@ -16,6 +16,7 @@ from worldsim.data.episodes import Episode
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.jobs import collect
+from worldsim.jobs.data_fit import told_columns, told_names
 from worldsim.jobs.held_out import (
     Unseen,
     allowed_horizon,
@@ -24,8 +25,6 @@ from worldsim.jobs.held_out import (
     other_clips,
     spread_clips,
     still,
-    told_columns,
-    told_names,
     unseen,
 )
 from worldsim.models.ensemble import EnsembleModel

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from worldsim import envs
 from worldsim.backbones import dino_world
 from worldsim.data.reader import Episodes
-from worldsim.jobs import coverage, devices, evaluate_video, held_out, pages, runs, saved, video_task
+from worldsim.jobs import coverage, data_fit, devices, evaluate_video, held_out, pages, runs, saved, video_task
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.pretrain import seen_in_pretraining
@@ -143,9 +143,9 @@ def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
 
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:
     """Judge a loaded run on the held-out episodes of its data set, or those of another that it never saw."""
-    unlike = held_out.check_data(loaded.model.spec, dataset, loaded.identity.actions)
+    unlike = data_fit.check_data(loaded.model.spec, dataset, loaded.identity.actions)
     columns, probe = position_probe(loaded, dataset, config.position)
-    told = held_out.told_columns(loaded.model, dataset)
+    told = data_fit.told_columns(loaded.model, dataset)
     tuning = loaded.config
     found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)

@@ -20,7 +20,7 @@ from worldsim.data.clips import ClipReader
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.envs.imagined import Config, Starts, WorldModelEnv, WorldModelVectorEnv
-from worldsim.jobs import held_out
+from worldsim.jobs import data_fit
 from worldsim.objectives import GoalObjective, MissingPrediction
 from worldsim.pixels import to_range, to_video
 from worldsim.protocols import Objective, Obs, WorldModel
@@ -41,7 +41,8 @@ def make_env(
     """A `WorldModelEnv` whose episodes begin at `starts` real observations of a data set, drawn with `seed`.
 
     data: its place, or what `open_dataset` gave, which can scale frames, tell a rate and leave out what is damaged.
-    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode.
+    The reward is the model's own, if it has one, or a goal: `goal_of` a picture, `goal_in` an episode. A model does not
+    know the names of the entries of actions: of data with others, `worldsim evaluate RUN --data` tells.
 
     Raises ValueError if the data is not like that of the training, or the model cannot predict what is asked for.
     """
@@ -79,9 +80,9 @@ def real_starts(
     if count < 1:
         raise ValueError(f"starts is {count}, it must be 1 or more")
     dataset, spec = open_dataset(data, camera) if isinstance(data, str | Path) else data, model.spec
-    for note in held_out.check_data(spec, dataset):
+    for note in data_fit.check_data(spec, dataset):
         log.warning("%s", note)
-    told = held_out.told_columns(model, dataset)
+    told = data_fit.told_columns(model, dataset)
     half = int(np.sort(dataset.lengths)[(len(dataset) - 1) // 2])
     frames = max(1, min(spec.context, (half - 1) // spec.actions_per_step))
     clip = ClipConfig(frames + 1, spec.actions_per_step, "skip")  # a step more, so that the world goes on
@@ -135,7 +136,7 @@ def goal_in(
     that is not like that of the training.
     """
     dataset = open_dataset(data, camera) if isinstance(data, str | Path) else data
-    told = held_out.told_columns(model, dataset)
+    told = data_fit.told_columns(model, dataset)
     if not 0 <= episode < len(dataset):
         raise ValueError(f"episode is {episode}; {dataset.path} has 0 to {len(dataset) - 1}")
     length = int(dataset.lengths[episode])
@@ -157,7 +158,7 @@ def _told(model: WorldModel[Any], state: NDArray[np.float32] | None, count: int)
         found = "no state" if given is None else f"a state of shape {list(given.shape)}"
         raise ValueError(
             f"the goal has {found}, and this world model was trained with proprioception "
-            f"({', '.join(held_out.told_names(model)) or f'{due[1]} entries'}), which a picture does not show: give "
+            f"({', '.join(data_fit.told_names(model)) or f'{due[1]} entries'}), which a picture does not show: give "
             f"what it is at the goal in its own units, goal_of(model, picture, state=...) with {list(due)} numbers, or "
             "take both from an episode, goal_in(model, data, episode)"
         )

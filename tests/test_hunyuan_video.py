@@ -206,7 +206,9 @@ def test_rows_are_read_with_their_own_pictures(both: tuple[Any, VideoDenoiser]) 
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="takes 16 channels and the autoencoder gives latents of 4, which makes 4"):
+    with pytest.raises(
+        ValueError, match="takes 16 channels and the autoencoder gives latents of 4: they are not of one model"
+    ):
         video.families()["HunyuanVideoPipeline"].wrap(pipeline("text", channels=4))
     pipeline("replace").save_pretrained(tmp_path / "i2v")
     config = video.Config(str(tmp_path / "i2v"), embeddings=tmp_path / "kept.safetensors")

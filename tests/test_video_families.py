@@ -155,7 +155,7 @@ def test_begun_anew_it_shares_all_but_its_denoisers(made: Made) -> None:
     sigma = torch.full(noise(made).shape[:2], 1.5)
     with torch.no_grad():
         before = denoiser.x0(noise(made), sigma, told)
-        fresh = begun_anew(denoiser, video.Config(made.case.of))
+        fresh = begun_anew(denoiser, video.Config(made.case.of), seed=11)  # the tiny networks have seed 0
         found, after = (one.x0(noise(made), sigma, told) for one in (fresh, denoiser))
     assert torch.equal(before, after) and not torch.allclose(found, before, atol=1e-3)
     for name, network in denoiser.networks.items():

@@ -55,15 +55,21 @@ def listed(vae: Any) -> tuple[Any, Any]:
 
 
 FIRST = "told a first frame: give one"
-SMALL = {
+SMALL: dict[str, Any] = {
     "height": test_svd.HEIGHT,
     "width": test_svd.WIDTH,
     "odd_told": "multiples of 2: resize them to 32 x 44",
 }
 MOTION: dict[str, Any] = {"frames": 3, "wrong": 33, "wrong_told": r"33 frames.*the nearest are \[32\]", **SMALL}
-COG = {"frames": 9, "wrong": 13, "wrong_told": r"13 frames.*8 k \+ 1.*\[9, 17\]"}
-PLACES = COG | {"wrong_told": r"13 frames.*8 k \+ 1.*\[9\]"}
-LTX = {"frames": 17, "wrong": 16, "wrong_told": r"16 frames.*8 k \+ 1.*\[9, 17\]", "height": 64, "width": 64} | {
+COG: dict[str, Any] = {"frames": 9, "wrong": 13, "wrong_told": r"13 frames.*8 k \+ 1.*\[9, 17\]"}
+PLACES: dict[str, Any] = COG | {"wrong_told": r"13 frames.*8 k \+ 1.*\[9\]"}
+LTX: dict[str, Any] = {
+    "frames": 17,
+    "wrong": 16,
+    "wrong_told": r"16 frames.*8 k \+ 1.*\[9, 17\]",
+    "height": 64,
+    "width": 64,
+} | {
     "odd": (60, 100),
     "odd_told": "multiples of 32: resize them to 64 x 96",
 }

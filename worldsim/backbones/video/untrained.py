@@ -41,12 +41,13 @@ def begun_anew(denoiser: VideoDenoiser, config: Config, seed: int = 0) -> VideoD
 
 def _fresh(network: Any, seed: int) -> nn.Module:
     """A network of the same class and numbers (dtype), in main memory."""
+    settings = {key: value for key, value in network.config.items() if key != "_use_default_values"}  # all are told
     before = torch.get_default_dtype()
     torch.set_default_dtype(network.dtype)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = type(network).from_config(network.config)
+            fresh = type(network).from_config(settings)
     finally:
         torch.set_default_dtype(before)
     for own, other in zip(fresh.parameters(), network.parameters(), strict=True):

@@ -1,8 +1,8 @@
 """Rows `uncertainty:two_room...`: whether the 90 % intervals of an ensemble of action blocks hold on held-out episodes.
 
 `python scripts/reproduce_uncertainty.py [OUT] [--seed N]`. Three members, calibrated on the 120 validation episodes of
-1,200 and judged on the 120 test episodes. What is finished is kept. The calibration was made on a collection with seed 1,
-so the rows are of another one, 2, that nothing was chosen by.
+1,200 and judged on the 120 test episodes. What is finished is kept. How to calibrate was chosen on a collection with
+seed 1, so the rows are of another one, 2, by which nothing was chosen.
 """
 
 import argparse

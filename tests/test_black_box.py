@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import urllib.error
@@ -68,6 +69,15 @@ def test_a_black_box_predicts_what_the_model_does(denoiser: VideoDenoiser, url: 
         assert torch.equal(found[:, 0], condition.clean[:, 0])
 
 
+GIVEN = torch.zeros(1, 1, 3, SIDE, SIDE)
+
+
+def told(**other: Tensor) -> dict[str, Tensor]:
+    """A request to predict, but for what is other."""
+    latents = torch.zeros(1, 2, 16, 4, 4)
+    return {"noisy": latents, "sigma": torch.ones(1, 2), "clean": latents, "clean_mask": torch.zeros(1, 2), **other}
+
+
 def post(where: str, body: bytes) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(urllib.request.Request(where, body), timeout=60) as answer:
@@ -77,20 +87,58 @@ def post(where: str, body: bytes) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "code", "told"),
+    ("path", "body", "code", "message"),
     [
         ("encode", b"hello", 400, "no safetensors"),
         ("encode", wire.pack({"film": torch.zeros(1)}), 400, "'video' is missing; there are film"),
         ("encode", wire.pack({"video": torch.full((1, 5, 3, 32, 32), torch.nan)}), 400, "not finite"),
         ("encode", wire.pack({"video": torch.zeros(1, 6, 3, 32, 32)}), 400, "the nearest are"),
         ("encode", bytes(2**20 + 1), 413, "1048576 are the most"),
+        ("decode", wire.pack({"latents": torch.zeros(3)}), 400, "give [B, F, 16, h, w]"),
+        ("decode", wire.pack({"latents": torch.zeros(1, 2, 3, 4, 4)}), 400, "give [B, F, 16, h, w]"),
+        ("condition", wire.pack({"first": torch.zeros(3), "frames": torch.tensor(5)}), 400, "give [B, K, 3, Y, X]"),
+        ("condition", wire.pack({"first": GIVEN, "frames": torch.tensor(10**9)}), 400, "1024 are the most"),
+        ("condition", wire.pack({"first": GIVEN, "frames": torch.zeros(2)}), 400, "give one whole number"),
+        ("predict", wire.pack(told(clean_mask=torch.zeros(1, 3))), 400, "[1, 2] was due"),
+        ("predict", wire.pack(told(clean=torch.zeros(1, 2, 16, 2, 4))), 400, "[1, 2, 16, 4, 4] was due"),
+        ("predict", wire.pack({**told(), "input.0": torch.zeros(4, 4)}), 400, "1 rows were due"),
+        ("predict", wire.pack(told(sigma=torch.full((1, 2), torch.nan))), 400, "NaN or below 0"),
         ("draw", b"", 404, "encode, decode, condition, predict"),
     ],
 )
-def test_a_request_that_cannot_be_answered_is_refused(url: str, path: str, body: bytes, code: int, told: str) -> None:
+def test_a_request_that_cannot_be_answered_is_refused(
+    url: str, path: str, body: bytes, code: int, message: str
+) -> None:
     found, said = post(f"{url}/{path}", body)
-    assert found == code and told in said
+    assert found == code and message in said
     black_box.connect(black_box.Config(url))  # and the service goes on
+
+
+def test_a_failure_is_answered_and_those_who_would_wait_too_long_are_told(denoiser: VideoDenoiser) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def broken(_: Tensor) -> Tensor:
+        entered.set()
+        go_on.wait(30)
+        raise IndexError("out of range")
+
+    box = in_process(denoiser)
+    box.encode = broken  # pyright: ignore[reportAttributeAccessIssue]
+    server = serve_backbone.make_server(serve_backbone.Config(port=0, most_waiting=1), box)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    where, body = f"http://127.0.0.1:{server.server_address[1]}/encode", wire.pack({"video": clip()})
+    found: list[tuple[int, str]] = []
+    first = threading.Thread(target=lambda: found.append(post(where, body)))
+    first.start()
+    try:
+        assert entered.wait(30)
+        assert post(where, body) == (503, "1 requests wait already (--most-waiting): come later")
+    finally:
+        go_on.set()
+        first.join()
+        server.shutdown()
+        server.server_close()
+    assert found == [(500, "IndexError: out of range")]
 
 
 def test_a_refusal_reaches_the_user_and_is_not_tried_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,6 +201,88 @@ def test_a_strange_answer_is_told(strange: Callable[[Reply], str], body: bytes, 
     box = black_box.connect(black_box.Config(strange(lambda _: (200, body))))
     with pytest.raises(ValueError, match=told):
         box.encode(clip())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clean": torch.zeros(1, 2, 3, 1, 1), "clean_mask": torch.zeros(1, 2)}, r"\[2, 2, 16, 4, 4\] was due"),
+        ({"clean_mask": torch.zeros(2, 3)}, r"\[2, 2\] was due"),
+        ({"input.0": torch.full((2, 1), torch.nan)}, "'input.0' holds numbers that are not finite"),
+        ({"input.0": torch.zeros(3, 1)}, "2 rows were due"),
+        ({"input.1": torch.zeros(2, 1)}, "they must be input.0"),
+    ],
+)
+def test_a_strange_condition_is_told(strange: Callable[[Reply], str], change: dict[str, Tensor], message: str) -> None:
+    sound = {"clean": torch.zeros(2, 2, 16, 4, 4), "clean_mask": torch.zeros(2, 2)}
+    box = black_box.connect(black_box.Config(strange(lambda _: (200, wire.pack({**sound, **change})))))
+    with pytest.raises(ValueError, match=message):
+        box.condition(clip()[:, :1], 5)
+
+
+def test_an_answer_without_end_is_cut_off(strange: Callable[[Reply], str]) -> None:
+    box = black_box.connect(black_box.Config(strange(lambda _: (200, bytes(2**16))), most_bytes=2**15))
+    with pytest.raises(ValueError, match="more than 32768 bytes"):
+        box.encode(clip())
+
+
+def test_the_timeout_is_that_of_a_whole_answer(denoiser: VideoDenoiser) -> None:
+    said = wire.describe(denoiser.spec, denoiser.schedule, "x").encode()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            try:
+                for i in range(len(said)):
+                    self.wfile.write(said[i : i + 1])
+                    time.sleep(0.05)
+            except OSError:
+                return  # who asked is gone
+
+    server = HTTPServer(("127.0.0.1", 0), Dripping)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    begin = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"no answer within 0\.5 s"):
+        black_box.connect(black_box.Config(f"http://127.0.0.1:{server.server_address[1]}", timeout=0.5, tries=1))
+    assert time.monotonic() - begin < 0.04 * len(said)
+    server.shutdown()
+    server.server_close()
+
+
+def test_answers_lie_where_the_question_did(denoiser: VideoDenoiser) -> None:
+    def far(_: Tensor) -> Tensor:
+        return torch.zeros(2, 2, 16, 4, 4)
+
+    box = BlackBox(denoiser.spec, denoiser.schedule, "x", far, denoiser.decode, denoiser.x0)
+    assert box.encode(clip().to("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stride", 0, "stride is 0"),
+        ("stride", "8", "stride is '8'"),
+        ("multiple", 3, "a multiple of stride"),
+        ("lone_first", 1, "lone_first is 1"),
+        ("kind", "noise", "kind is 'noise'"),
+        ("guidance", "much", "guidance is 'much'"),
+        ("fps", "fast", "fps is 'fast'"),
+        ("most", 0, "most is 0"),
+    ],
+)
+def test_a_description_that_no_model_has_is_told(
+    denoiser: VideoDenoiser, field: str, value: object, message: str
+) -> None:
+    said = json.loads(wire.describe(denoiser.spec, denoiser.schedule, "x"))
+    said["spec"][field] = value
+    with pytest.raises(ValueError, match=message):
+        wire.understand(json.dumps(said).encode())
+    said = json.loads(wire.describe(denoiser.spec, denoiser.schedule, "x"))
+    said["schedule"]["shift"] = "much"
+    with pytest.raises(ValueError, match="no description"):
+        wire.understand(json.dumps(said).encode())
 
 
 def test_who_does_not_answer_is_asked_again_and_then_told(

@@ -50,6 +50,18 @@ def test_a_clip_is_a_function_of_its_key_whatever_is_beside_it() -> None:
     assert not torch.allclose(whole[0], whole[1])
 
 
+def test_fresh_noise_along_the_way_keeps_the_distribution_and_is_a_function_of_the_key() -> None:
+    key = keys.rows(3, 64)
+    fresh, plain = (diffusion.sample_clips(gaussian(), condition(64, 1), key, 100, eta=eta) for eta in (1.0, 0.0))
+    assert bool((fresh[:, :1] == 7).all()) and not torch.allclose(fresh, plain, atol=0.1)
+    rest = fresh[:, 1:]
+    assert float(rest.mean()) == pytest.approx(1.5, abs=0.03) and float(rest.std()) == pytest.approx(SPREAD, rel=0.05)
+    alone = diffusion.sample_clips(gaussian(), condition(1, 1), key[2:3], 100, eta=1.0)
+    torch.testing.assert_close(alone, fresh[2:3])
+    with pytest.raises(ValueError, match=r"eta is 0\.5, and 'heun' takes no fresh noise"):
+        diffusion.sample_clips(gaussian(), condition(1, 1), key[:1], 2, "heun", eta=0.5)
+
+
 def test_levels_of_a_lag_wait_at_the_top_and_given_frames_are_clean() -> None:
     grid, held = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([[True, False, False]])
     assert diffusion.clip_levels(grid, held)[:, 0].tolist() == [[0, 2, 2], [0, 1, 1], [0, 0, 0]]

@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
-from tests.video_pipelines import as_file, lively, seeded, t5, tokenizer
+from tests.video_pipelines import as_file, lively, picture, seeded, t5, tokenizer
 from worldsim import diffusion
 from worldsim.backbones import video
 from worldsim.backbones.video.denoiser import VideoDenoiser
@@ -95,15 +95,9 @@ def noise(seed: int = 0) -> Tensor:
     return torch.randn(LATENT, generator=torch.Generator().manual_seed(seed))
 
 
-def picture() -> Tensor:
-    """In 256 levels, as a file has it."""
-    levels = torch.randint(256, (1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(7))
-    return levels / 127.5 - 1
-
-
 def given(denoiser: VideoDenoiser) -> Tensor:
     """The first frames for `condition`."""
-    return picture()[:, None][:, : denoiser.spec.given]
+    return picture(SIDE, SIDE)[:, None][:, : denoiser.spec.given]
 
 
 def paired(latents: Tensor, pipe: Any) -> Tensor:
@@ -133,7 +127,7 @@ def passed(
 
     monkeypatch.setattr(pipe.scheduler, "step", listen)
     if "ImageToVideo" in type(pipe).__name__:
-        call["image"] = as_file(picture())
+        call["image"] = as_file(picture(SIDE, SIDE))
     result = pipe(
         prompt="a dot moves",
         negative_prompt="nothing",
@@ -193,40 +187,18 @@ def test_latents_and_pixels_are_those_of_the_pipeline(
 def test_only_a_model_of_pictures_is_told_the_first_frame(both: tuple[Any, VideoDenoiser]) -> None:
     pipe, denoiser = both
     if not isinstance(pipe, CogVideoXImageToVideoPipeline):
-        with pytest.raises(ValueError, match="1 first frames are given; this model takes 0 to 0"):
-            denoiser.condition(picture()[:, None], FRAMES)
+        assert denoiser.spec.given == 0
         return
     condition = denoiser.condition(given(denoiser), FRAMES)
-    _, beside = pipe.prepare_latents(picture(), 1, 16, FRAMES, SIDE, SIDE, torch.float32, torch.device("cpu"))
+    _, beside = pipe.prepare_latents(picture(SIDE, SIDE), 1, 16, FRAMES, SIDE, SIDE, torch.float32, torch.device("cpu"))
     torch.testing.assert_close(condition.inputs[0].transpose(1, 2), beside[:, :1], rtol=1e-4, atol=1e-4)
-    own = pipe.vae.encode(picture()[:, :, None]).latent_dist.mode().transpose(1, 2)
+    own = pipe.vae.encode(picture(SIDE, SIDE)[:, :, None]).latent_dist.mode().transpose(1, 2)
     torch.testing.assert_close(condition.clean[:, :1], own * 0.7, rtol=1e-4, atol=1e-4)
     assert not bool(condition.clean_mask.any())
-    with pytest.raises(ValueError, match="told a first frame"):
-        denoiser.x0(noise(), torch.ones(1, 3), denoiser.condition(picture()[:, None][:, :0], FRAMES))
 
 
-def test_it_is_frozen_has_a_fingerprint_and_lets_gradients_through(both: tuple[Any, VideoDenoiser]) -> None:
-    _, denoiser = both
-    denoiser.train()
-    assert not any(p.requires_grad for p in denoiser.parameters())
-    assert not any(m.training for m in denoiser.modules())
-    noisy = noise().requires_grad_()
-    denoiser.x0(noisy, torch.full((1, 3), 1.5), denoiser.condition(given(denoiser), FRAMES)).sum().backward()
-    assert noisy.grad is not None and bool(noisy.grad[:, 1].any())
-    mark = denoiser.fingerprint
-    assert len(mark) == 16 and VideoDenoiser(denoiser.family, denoiser.text, GUIDANCE + 1).fingerprint != mark
-
-
-def test_frames_sizes_and_levels_that_it_does_not_take_are_told(both: tuple[Any, VideoDenoiser]) -> None:
+def test_a_size_that_is_not_that_of_the_places_it_has_learned_is_told(both: tuple[Any, VideoDenoiser]) -> None:
     pipe, denoiser = both
-    near = r"\[9\]" if pipe.transformer.config.use_learned_positional_embeddings else r"\[9, 17\]"
-    with pytest.raises(ValueError, match=rf"13 frames.*8 k \+ 1.*{near}"):
-        denoiser.encode(torch.zeros(1, 13, 3, SIDE, SIDE))
-    with pytest.raises(ValueError, match="multiples of 16: resize them to 32 x 48"):
-        denoiser.encode(torch.zeros(1, FRAMES, 3, 33, 44))
-    with pytest.raises(ValueError, match="takes one for all its frames"):
-        denoiser.x0(noise(), torch.tensor([[0.2, 1.0, 3.0]]), denoiser.condition(given(denoiser), FRAMES))
     if pipe.transformer.config.use_learned_positional_embeddings:
         with pytest.raises(ValueError, match="48 x 32 pixels; this model has learned its places.* only 32 x 32"):
             denoiser.encode(torch.zeros(1, FRAMES, 3, 48, 32))
@@ -245,23 +217,3 @@ def test_an_autoencoder_of_another_model_is_told(tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="takes 32 channels and the autoencoder gives latents of 4, which makes 8"):
         video.build(video.Config(str(tmp_path)))
-
-
-FIVE = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True}
-PAIRS = {**FIVE, "patch_size_t": 2, "patch_bias": False, "sample_height": 300, "sample_width": 300, "sample_frames": 81}
-
-
-@pytest.mark.parametrize(
-    ("settings", "millions"),
-    [
-        ({}, 1693.8),
-        (FIVE, 5570.3),
-        ({**FIVE, "in_channels": 32, "use_learned_positional_embeddings": True}, 5570.3),
-        (PAIRS, 5570.3),
-        ({**PAIRS, "in_channels": 32, "ofs_embed_dim": 512}, 5570.3),
-    ],
-)
-def test_published_sizes(settings: dict[str, Any], millions: float) -> None:
-    with torch.device("meta"):
-        net = CogVideoXTransformer3DModel(**settings)
-    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)

@@ -259,7 +259,10 @@ def test_what_was_not_measured_has_its_reason(model: Path, tmp_path: Path) -> No
 
 def test_random_initialisation_changes_the_denoiser_alone(model: Path) -> None:
     config = video.Config(str(model))
-    trained, fresh = video.build(config), untrained.build_untrained(config)
+    trained = video.build(config)
+    before = trained.fingerprint
+    fresh = untrained.begun_anew(trained, config)
+    assert fresh.networks["vae"] is trained.networks["vae"] and trained.fingerprint == before
     clip = torch.rand(1, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(trained.encode(clip), fresh.encode(clip)) and fresh.fingerprint != trained.fingerprint
     noisy, sigma, condition = torch.ones(1, 3, 4, 4, 4), torch.ones(1, 3), trained.condition(clip[:, :0], 3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import accelerate
 import psutil
 import pytest
 import torch
@@ -16,7 +18,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from tests import test_ltx
 from worldsim import cli
 from worldsim.backbones import video
-from worldsim.backbones.video import opening, tiny_video
+from worldsim.backbones.video import opening, room, tiny_video, untrained
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 
 
@@ -60,7 +62,26 @@ def test_variants_of_the_weights_do_not_count(tiny: Path, tmp_path: Path, monkey
     assert video.build(video.Config(str(folder))).spec.channels == 4
 
 
-@pytest.mark.parametrize(("index", "message"), [("{torn", "is no JSON"), ("[1]", "holds a list, no table of parts")])
+def test_weights_of_a_variant_alone_are_read_when_it_is_named(tmp_path: Path, tiny: Path) -> None:
+    pipe = test_ltx.LTXPipeline(**test_ltx.parts())
+    for name, variant in (("plain", None), ("half", "fp16")):
+        pipe.save_pretrained(tmp_path / name, variant=variant)
+    config = video.Config(str(tmp_path / "half"))
+    with pytest.raises(ValueError, match="has weights only as the variant fp16: name it with --variant"):
+        video.build(config)
+    with pytest.raises(ValueError, match="has no variant 'bf16' of its weights; it has fp16"):
+        video.build(replace(config, variant="bf16"))
+    found = video.build(replace(config, variant="fp16"))
+    assert found.fingerprint == video.build(video.Config(str(tmp_path / "plain"))).fingerprint
+    part = tmp_path / "half" / "transformer"
+    assert room.entries(part, "fp16") == sum(p.numel() for p in pipe.transformer.parameters()) > room.entries(part)
+    with pytest.raises(ValueError, match="has no variant 'fp16' of its weights; it has none: leave variant out"):
+        video.build(video.Config(str(tiny), variant="fp16"))
+    with pytest.raises(ValueError, match="must be the word between dots"):
+        video.Config(variant="../x")
+
+
+@pytest.mark.parametrize(("index", "message"), [("{torn", "is no JSON"), ("[1]", "holds a list, no table")])
 def test_an_index_that_cannot_be_read_is_told(tiny: Path, tmp_path: Path, index: str, message: str) -> None:
     folder = tmp_path / "torn"
     shutil.copytree(tiny, folder)
@@ -94,3 +115,87 @@ def test_a_model_that_is_told_the_rate_of_frames_is_told_the_users(tiny: Path, t
         video.build(video.Config(str(tiny), fps=5.0))
     with pytest.raises(ValueError, match=r"fps is 0, it must be more"):
         video.Config(fps=0)
+
+
+def test_main_memory_and_the_device_are_looked_at_for_what_each_will_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (12, 100))
+    monkeypatch.setattr(room, "host_free", lambda: 22)
+    sizes, texts = {"text_encoder": 11, "transformer": 10, "vae": 1}, frozenset({"text_encoder"})
+    room.check(tmp_path, sizes, texts, "cuda", False)  # the encoder of texts never goes to the device
+    with pytest.raises(MemoryError, match="free on cuda: try --offload"):
+        room.check(tmp_path, sizes, frozenset(), "cuda", False)
+    room.check(tmp_path, sizes, frozenset(), "cuda", True)
+    monkeypatch.setattr(room, "host_free", lambda: 21)
+    with pytest.raises(MemoryError, match="free on cpu: try --embeddings"):
+        room.check(tmp_path, sizes, texts, "cuda", True)
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most, used = tmp_path / "max", tmp_path / "current"
+    used.write_text("30\n")
+    monkeypatch.setattr(room, "CONTAINER", ((most, used),))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    for text, free in (("100\n", 70), ("max\n", 1000)):
+        most.write_text(text)
+        assert room.host_free() == free
+
+
+def test_the_autoencoder_stays_in_float32_and_may_work_in_tiles(tmp_path: Path, tiny: Path) -> None:
+    test_ltx.LTXPipeline(**test_ltx.parts()).save_pretrained(tmp_path)
+    config = video.Config(str(tmp_path), dtype="bfloat16")
+    plain, tiled = video.build(config), video.build(replace(config, tiling=True, vae_dtype="bfloat16"))
+    dtypes = [{name: next(net.parameters()).dtype for name, net in made.networks.items()} for made in (plain, tiled)]
+    assert dtypes[0] == {"transformer": torch.bfloat16, "vae": torch.float32}
+    assert dtypes[1] == {"transformer": torch.bfloat16, "vae": torch.bfloat16}
+    assert tiled.family.identity["tiling"] and tiled.fingerprint != plain.fingerprint
+    assert {p.dtype for p in video.build(video.Config(str(tiny), dtype="bfloat16")).parameters()} == {torch.bfloat16}
+
+
+def test_rows_go_through_an_autoencoder_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = test_ltx.LTXPipeline(**test_ltx.parts())
+    family, rows = video.families()["LTXPipeline"].wrap(pipe), []
+    for name in ("encode", "decode"):
+        own = getattr(pipe.vae, name)
+        monkeypatch.setattr(pipe.vae, name, lambda x, *more, own=own: rows.append(len(x)) or own(x, *more))
+    with torch.no_grad():
+        family.pixels(family.latents(torch.zeros(2, 3, 9, 32, 32)))
+    assert rows == [1] * 4
+
+
+def test_of_two_experts_each_sends_the_other_away() -> None:
+    experts = [torch.nn.Linear(1, 1) for _ in range(2)]
+    device = torch.device("meta")  # in place of a GPU; nothing comes back from it
+    hooks = [accelerate.cpu_offload_with_hook(expert, device)[1] for expert in experts]
+    pipe = SimpleNamespace(_all_hooks=hooks, components=dict(zip(room.EXPERTS, experts, strict=True)))
+    opening.take_turns(pipe)
+    sent: list[int] = []
+    for i, hook in enumerate(hooks):
+        hook.offload = lambda i=i: sent.append(i)
+    for i in (0, 1, 0):
+        experts[i](torch.zeros(1, 1, device=device))
+    assert sent == [0, 1]  # at the first call the other is not there yet
+
+
+def test_a_second_denoiser_that_does_not_fit_is_told_before_it_is_made(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = video.Config(str(tiny))
+    denoiser = video.build(config)
+    monkeypatch.setattr(room, "host_free", lambda: 100)
+    monkeypatch.setattr(BlockCausalTransformer, "from_config", lambda _: pytest.fail("it was made"))
+    with pytest.raises(MemoryError, match=r"a second denoiser of .* leaving out --video.random-init"):
+        untrained.begun_anew(denoiser, config)
+
+
+def test_of_offloaded_denoisers_and_those_begun_anew_one_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str]] = []
+    trained, fresh = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for name, network in (("trained", trained), ("fresh", fresh)):
+        monkeypatch.setattr(network, "to", lambda device, name=name: sent.append((name, device)))
+    untrained._take_turns([trained], [fresh], "cuda")
+    fresh(torch.zeros(1, 1))
+    trained(torch.zeros(1, 1))
+    assert sent == [("trained", "cpu"), ("fresh", "cuda"), ("fresh", "cpu")]

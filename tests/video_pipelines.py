@@ -20,6 +20,10 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from worldsim import diffusion
+from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.protocols import Condition
+
 T = TypeVar("T")
 WORDS = ("<pad>", "</s>", "<unk>", "a", "dot", "moves", "nothing", "still")
 
@@ -44,6 +48,34 @@ def lively(net: Any, seed: int = 0) -> Any:
 def as_file(picture: Tensor) -> Image.Image:
     """A picture [1, 3, Y, X] in [-1, 1] as a user has it."""
     return Image.fromarray(((picture[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def picture(height: int, width: int, rows: int = 1) -> Tensor:
+    """Pictures [rows, 3, Y, X] in 256 levels, as files have them."""
+    levels = torch.randint(256, (rows, 3, height, width), generator=torch.Generator().manual_seed(7))
+    return levels / 127.5 - 1
+
+
+def watcher(
+    seen: list[Tensor], packing: Callable[[Tensor], Tensor] = lambda x: x.transpose(1, 2)
+) -> Callable[..., Any]:
+    """What a pipeline calls after each step: its latents are put into the list, as [B, F, C, h, w]."""
+
+    def watch(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(packing(tensors["latents"]).clone())
+        return tensors
+
+    return watch
+
+
+def flow_step(denoiser: VideoDenoiser, times: Tensor, before: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    """What Euler's step of a rectified flow, from the one of two times to the other, makes of latents by our
+    prediction, and this prediction of clean ones. Frames that are held are the condition's."""
+    now, then = times
+    own = torch.where(diffusion.spread(condition.clean_mask > 0, before), condition.clean, before)
+    scale = ((1 - now).square() + now.square()).sqrt()
+    clean = denoiser.x0(own / scale, (now / (1 - now)).expand(before.shape[:2]), condition)
+    return before + (then - now) * (own - clean) / now, clean
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

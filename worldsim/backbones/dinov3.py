@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.backbones.freezing import Frozen
 from worldsim.backbones.hub import Family, Opened, open_network
-from worldsim.backbones.images import per_frame, precision, to_pixels
+from worldsim.backbones.images import patch_features
 
 FAMILY = Family(("dinov3_vit",), "facebook/dinov3-vits16-pretrain-lvd1689m")
 
@@ -35,24 +35,19 @@ class Dinov3(Frozen):
         super().__init__()
         self.model, self.preprocessing = opened.model, opened.preprocessing
         self.grid, self.width, self._identity = opened.grid, opened.width, opened.identity()
-        self._fingerprint: str | None = None
         self.freeze()
 
     @property
     def fingerprint(self) -> str:
         """A hash of weights, configuration and preprocessing, as they were when first asked for."""
-        self._fingerprint = self._fingerprint or fingerprint(self.model.state_dict(), *self._identity)
-        return self._fingerprint
+        return self.hashed(self.model, *self._identity)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1].
-
-        bfloat16 video is multiplied in bfloat16; the features are float32 all the same.
-        """
-        x = to_pixels(video, self.preprocessing)
-        with precision(video):
-            tokens = self.model(pixel_values=x).last_hidden_state
-        return per_frame(tokens, video, self.grid[0] * self.grid[1])
+        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]: see `images.patch_features`."""
+        count = self.grid[0] * self.grid[1]
+        return patch_features(
+            video, self.preprocessing, count, lambda pixels: self.model(pixel_values=pixels).last_hidden_state
+        )
 
 
 def build(config: Config) -> Dinov3:

@@ -23,6 +23,14 @@ def fingerprint(state: Mapping[str, Tensor], *configs: object) -> str:
 class Frozen(nn.Module):
     """A module that stays in eval mode whatever its owner calls, and whose parameters never require gradients."""
 
+    _hashed: str | None = None
+
+    def hashed(self, network: nn.Module, *configs: object) -> str:
+        """The `fingerprint` of a network as it was when this was first asked for."""
+        if self._hashed is None:
+            self._hashed = fingerprint(network.state_dict(), *configs)
+        return self._hashed
+
     def freeze(self) -> None:
         """Call once the weights are there."""
         self.requires_grad_(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,20 @@ def to_pixels(video: Tensor, preprocessing: Preprocessing) -> Tensor:
         x = F.interpolate(x, size, mode=preprocessing.resample, antialias=True, align_corners=False).clamp(0, 1)
     mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     return (x - mean) / std
+
+
+def patch_features(
+    video: Tensor, preprocessing: Preprocessing, count: int, tokens: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Features [B, T, V, N, D] in float32 of video [B, T, V, 3, Y, X] in [-1, 1], each frame by itself.
+
+    tokens: normalised images [M, 3, S, S] -> [M, L, D], of which the last N = `count` are those of patches. bfloat16
+    video is multiplied in bfloat16.
+    """
+    x = to_pixels(video, preprocessing)
+    with precision(video):
+        found = tokens(x)
+    return per_frame(found, video, count)
 
 
 def precision(video: Tensor) -> contextlib.AbstractContextManager[Any]:

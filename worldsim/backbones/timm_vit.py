@@ -12,8 +12,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
-from worldsim.backbones.freezing import Frozen, fingerprint
-from worldsim.backbones.images import Preprocessing, check_resolution, per_frame, precision, to_pixels
+from worldsim.backbones.freezing import Frozen
+from worldsim.backbones.images import Preprocessing, check_resolution, patch_features
 from worldsim.pretrained import resolve
 
 WEIGHTS = "model.safetensors"
@@ -43,25 +43,17 @@ class TimmViT(Frozen):
         self.model, self.preprocessing = model, preprocessing
         self.freeze()
         self.grid, self.width = _tokens(model, preprocessing.resolution, name)
-        self._fingerprint: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """A hash of weights, configuration and preprocessing, as they were when first asked for."""
-        if self._fingerprint is None:
-            parts = str(cast(Any, self.model).default_cfg.get("architecture")), self.preprocessing.identity()
-            self._fingerprint = fingerprint(self.model.state_dict(), *parts)
-        return self._fingerprint
+        architecture = str(cast(Any, self.model).default_cfg.get("architecture"))
+        return self.hashed(self.model, architecture, self.preprocessing.identity())
 
     def encode(self, video: Tensor) -> Tensor:
-        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1].
-
-        bfloat16 video is multiplied in bfloat16; the features are float32 all the same.
-        """
-        x = to_pixels(video, self.preprocessing)
-        with precision(video):
-            tokens = cast(Any, self.model).forward_features(x)
-        return per_frame(tokens, video, self.grid[0] * self.grid[1])
+        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]: see `images.patch_features`."""
+        count = self.grid[0] * self.grid[1]
+        return patch_features(video, self.preprocessing, count, cast(Any, self.model).forward_features)
 
 
 def _tokens(model: nn.Module, resolution: int, name: str) -> tuple[tuple[int, int], int]:

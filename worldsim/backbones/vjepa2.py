@@ -7,9 +7,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.backbones.freezing import Frozen
 from worldsim.backbones.hub import Family, Opened, open_network
-from worldsim.backbones.images import per_frame, precision, to_pixels
+from worldsim.backbones.images import patch_features
 
 FAMILY = Family(
     ("vjepa2",),
@@ -46,25 +46,21 @@ class VJepa2(Frozen):
         self.model, self.preprocessing = cast(nn.Module, opened.model.encoder), opened.preprocessing
         self.tubelet = int(opened.config.tubelet_size)
         self.grid, self.width, self._identity = opened.grid, opened.width, opened.identity()
-        self._fingerprint: str | None = None
         self.freeze()
 
     @property
     def fingerprint(self) -> str:
         """A hash of weights, configuration and preprocessing, as they were when first asked for."""
-        self._fingerprint = self._fingerprint or fingerprint(self.model.state_dict(), *self._identity)
-        return self._fingerprint
+        return self.hashed(self.model, *self._identity)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1].
+        """Patch features [B, T, V, N, D] of video [B, T, V, 3, Y, X] in [-1, 1]: see `images.patch_features`."""
 
-        bfloat16 video is multiplied in bfloat16; the features are float32 all the same.
-        """
-        x = to_pixels(video, self.preprocessing)
-        tubelets = x[:, None].expand(-1, self.tubelet, -1, -1, -1)
-        with precision(video):
-            tokens = self.model(pixel_values_videos=tubelets).last_hidden_state
-        return per_frame(tokens, video, self.grid[0] * self.grid[1])
+        def tokens(pixels: Tensor) -> Tensor:
+            tubelets = pixels[:, None].expand(-1, self.tubelet, -1, -1, -1)
+            return self.model(pixel_values_videos=tubelets).last_hidden_state
+
+        return patch_features(video, self.preprocessing, self.grid[0] * self.grid[1], tokens)
 
 
 def build(config: Config) -> VJepa2:

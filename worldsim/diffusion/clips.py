@@ -12,15 +12,24 @@ from worldsim.diffusion.parameterisation import add_noise, spread, weight
 from worldsim.diffusion.samplers import Method, sample
 from worldsim.protocols import Condition, FrozenDenoiser
 
+FRESH = 1  # the stream of noise that comes in along the way
+
 
 def sample_clips(
-    denoiser: FrozenDenoiser, condition: Condition, key: Tensor, steps: int, method: Method = "euler", lag: int = 0
+    denoiser: FrozenDenoiser,
+    condition: Condition,
+    key: Tensor,
+    steps: int,
+    method: Method = "euler",
+    lag: int = 0,
+    eta: float = 0.0,
 ) -> Tensor:
     """Latents [B, F, C, h, w] of clips that go on from what the condition holds; noise is a function of key [B].
 
     steps: of every frame. lag: by how many of them each frame that is not given follows the one before it; 0 denoises
     all at once, `steps` one after the other, in between is the pyramid of diffusion forcing (Chen et al. 2024, section
-    3.3). Raises ValueError for a lag that the model cannot have.
+    3.3). eta: how much of the noise is drawn anew at each step, of Euler's method alone (`samplers.ddim`). Raises
+    ValueError for a lag that the model cannot have, or an eta that the method cannot.
     """
     clean, held = condition.clean, condition.clean_mask > 0
     if lag and not denoiser.spec.per_frame:
@@ -31,7 +40,8 @@ def sample_clips(
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         return denoiser.x0(noisy, sigma, condition)
 
-    return sample(denoise, torch.where(spread(held, clean), clean, noise), grid, method)
+    fresh = keys.fold(key.to(clean.device), FRESH) if eta else None
+    return sample(denoise, torch.where(spread(held, clean), clean, noise), grid, method, eta, fresh)
 
 
 def clip_levels(grid: Tensor, held: Tensor, lag: int = 0) -> Tensor:

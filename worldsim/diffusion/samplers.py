@@ -18,15 +18,27 @@ from worldsim.diffusion.parameterisation import level, spread
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents [B, F, ...], their levels [B, F]) -> clean latents [B, F, ...]."""
 
-Method = Literal["euler", "heun", "ddim", "dpm_solver"]
+Method = Literal["euler", "heun", "dpm_solver"]
 
 
-def sample(denoise: Denoise, noise: Tensor, grid: Tensor, method: Method = "euler") -> Tensor:
-    """Latents [B, F, ...] of standard normal noise, by a method named."""
-    known = {"euler": euler, "heun": heun, "ddim": ddim, "dpm_solver": dpm_solver}
+def sample(
+    denoise: Denoise,
+    noise: Tensor,
+    grid: Tensor,
+    method: Method = "euler",
+    eta: float = 0.0,
+    key: Tensor | None = None,
+) -> Tensor:
+    """Latents [B, F, ...] of standard normal noise, by a method named; eta and key as of `ddim`, of Euler's alone.
+
+    Raises ValueError for a method that is not known, or one that takes no fresh noise with an eta above 0.
+    """
+    known = {"euler": euler, "heun": heun, "dpm_solver": dpm_solver}
     if method not in known:
         raise ValueError(f"unknown sampler {method!r}: there are {', '.join(known)}")
-    return known[method](denoise, noise, grid)
+    if eta and method != "euler":
+        raise ValueError(f"eta is {eta}, and {method!r} takes no fresh noise: leave it at 0, or take 'euler'")
+    return ddim(denoise, noise, grid, eta, key) if eta else known[method](denoise, noise, grid)
 
 
 def euler(denoise: Denoise, noise: Tensor, grid: Tensor) -> Tensor:

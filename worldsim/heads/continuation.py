@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldsim.heads.layers import joined, of_step
+
 
 @dataclass(frozen=True)
 class Config:
@@ -27,14 +29,7 @@ class Continuation(nn.Module):
     def __init__(self, config: Config, tokens: int, width: int, moves: int) -> None:
         """moves: n * A, the entries of the actions of a model step."""
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(2 * tokens * width + moves, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, 1),
-        )
+        self.net = of_step(tokens, width, moves, config.hidden)
 
     def fit_rate(self, rate: float) -> None:
         """Begin at the share of steps, within 0 and 1, that end an episode: the best guess without looking."""
@@ -46,8 +41,7 @@ class Continuation(nn.Module):
 
     def logit(self, latent: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """Log-odds [M] of an end."""
-        joined = torch.cat([latent.flatten(1), action.flatten(1).to(latent.dtype), after.flatten(1)], 1)
-        return self.net(joined)[:, 0].float()
+        return self.net(joined(latent, action, after))[:, 0].float()
 
     def forward(self, latent: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """Probabilities [M] that steps from latents [M, N, D] under actions [M, n, A] to latents [M, N, D] are ends."""

@@ -12,6 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from worldsim.heads.layers import joined, of_step
+
 
 @dataclass(frozen=True)
 class Config:
@@ -28,14 +30,7 @@ class Reward(nn.Module):
         super().__init__()
         self.register_buffer("center", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
-        self.net = nn.Sequential(
-            nn.Linear(2 * tokens * width + moves, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, 1),
-        )
+        self.net = of_step(tokens, width, moves, config.hidden)
 
     def fit_scale(self, reward: Tensor) -> None:
         """Take centre and scale of rewards [M]; one that never changes keeps scale 1."""
@@ -45,8 +40,9 @@ class Reward(nn.Module):
 
     def forward(self, latent: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """Rewards [M] of steps from latents [M, N, D] under actions [M, n, A] to latents [M, N, D]."""
-        joined = torch.cat([latent.flatten(1), action.flatten(1).to(latent.dtype), after.flatten(1)], 1)
-        return self.net(joined)[:, 0].float() * cast(Tensor, self.scale) + cast(Tensor, self.center)
+        return self.net(joined(latent, action, after))[:, 0].float() * cast(Tensor, self.scale) + cast(
+            Tensor, self.center
+        )
 
 
 def build(config: Config, tokens: int, width: int, moves: int) -> Reward:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldsim.heads.layers import perceptron
 from worldsim.losses import iqe
 
 
@@ -37,15 +38,7 @@ class TemporalDistance(nn.Module):
     def __init__(self, config: Config, tokens: int, width: int) -> None:
         super().__init__()
         self.config = config
-        hidden, out = config.hidden, config.components * config.size
-        self.net = nn.Sequential(
-            nn.Linear(tokens * width, hidden),
-            nn.LayerNorm(hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, out),
-        )
+        self.net = perceptron(tokens * width, config.hidden, config.components * config.size)
         self.mix = nn.Parameter(torch.zeros(()))
         self.multiplier = nn.Parameter(torch.tensor(1.0))  # of the constraint, before softplus
 

@@ -59,7 +59,7 @@ def evaluate(task: Task) -> VideoEvaluation:
     small = min(dataset.schema.image[:2])
     lpips, actions = None if small < LEAST else lpips, None if frames < i3d.LEAST else actions
     judges = Judges(encoder, fitted.probe, read, lpips, actions, device)
-    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed)
+    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed, asked.eta)
     sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
     judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
     distances, skipped = video_fitting.distances(judged, clips.episode, fitted, asked.components, task.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import socket
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from worldsim.backbones import video
 from worldsim.backbones.video import wire
-from worldsim.protocols import FrozenDenoiser
+from worldsim.backbones.video.denoiser import check_size, check_video
+from worldsim.protocols import DenoiserSpec, FrozenDenoiser
 
 log = logging.getLogger(__name__)
+Answer = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,19 @@ class Config:
     """0 takes any that is free."""
     most_bytes: int = 2**30
     """Of a request; a larger one is refused before it is read."""
+    most_frames: int = 1024
+    """Pixel frames of a clip."""
+    most_waiting: int = 8
+    """Requests that are kept at a time, the one that is computed among them; others are told to come later."""
     open_to_all: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be, or that would open a port to others unasked."""
         if not 0 <= self.port < 65536:
             raise ValueError(f"port is {self.port}, it must be from 0 to 65535")
-        if self.most_bytes < 1:
-            raise ValueError(f"most_bytes is {self.most_bytes}, it must be 1 or more")
+        for name in ("most_bytes", "most_frames", "most_waiting"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
         if not (_is_loopback(self.host) or self.open_to_all):
             raise ValueError(
                 f"host is {self.host}, which others can reach, and whoever reaches it may use the model: keep "
@@ -60,7 +68,8 @@ def run(config: Config) -> None:
 def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer:
     """A server of this model, not yet serving; one request at a time is computed. Raises OSError for a port in use."""
     said = wire.describe(denoiser.spec, denoiser.schedule, denoiser.fingerprint).encode()
-    answers, busy = _answers(denoiser), threading.Lock()
+    answers, busy = _answers(config, denoiser), threading.Lock()
+    places = threading.BoundedSemaphore(config.most_waiting)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -82,21 +91,30 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
             if int(length) > config.most_bytes:
                 self._pass_over(min(int(length), 16 * config.most_bytes))
                 return self._refuse(413, f"{length} bytes are sent, {config.most_bytes} are the most (--most-bytes)")
+            if not places.acquire(blocking=False):
+                self._pass_over(int(length))
+                return self._refuse(503, f"{config.most_waiting} requests wait already (--most-waiting): come later")
+            try:
+                return self._computed(answer, int(length))
+            finally:
+                places.release()
+
+        def _computed(self, answer: Answer, length: int) -> None:
             begin = time.perf_counter()
             try:
-                sent = wire.unpack(self.rfile.read(int(length)))
+                sent = wire.unpack(self.rfile.read(length))
                 given = {name: value.to(config.backbone.device) for name, value in sent.items()}
                 with busy, torch.no_grad():
                     found = wire.pack(answer(given))
             except ValueError as error:
                 return self._refuse(400, str(error))
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # whoever asked is told, and others are served on
                 log.exception("%s failed", self.path)
                 full = isinstance(error, MemoryError | torch.OutOfMemoryError)
                 return self._refuse(507 if full else 500, f"{type(error).__name__}: {str(error)[:500]}")
             log.info(
                 "%s %s: %.1f MiB in, %.1f MiB out, %.2f s",
-                *(self.client_address[0], self.path, int(length) / 2**20, len(found) / 2**20),
+                *(self.client_address[0], self.path, length / 2**20, len(found) / 2**20),
                 time.perf_counter() - begin,
             )
             return self._send(200, found, "application/octet-stream")
@@ -128,24 +146,74 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
     return Server((config.host, config.port), Handler)
 
 
-def _answers(denoiser: FrozenDenoiser) -> dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]:
+def _answers(config: Config, denoiser: FrozenDenoiser) -> dict[str, Answer]:
     """By path, what is answered to named tensors."""
 
+    spec = denoiser.spec
+
     def encode(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"latents": denoiser.encode(wire.needed(given, "video"))}
+        sent = wire.needed(given, "video")
+        check_video(spec, sent)
+        _check_count(config, sent.shape[1])
+        return {"latents": denoiser.encode(sent)}
 
     def decode(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"video": denoiser.decode(wire.needed(given, "latents"))}
+        return {"video": denoiser.decode(_latents(spec, given, "latents"))}
 
     def condition(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        first, frames = wire.needed(given, "first"), int(wire.needed(given, "frames"))
-        return wire.of_condition(denoiser.condition(first, frames))
+        first, frames = wire.needed(given, "first"), wire.needed(given, "frames")
+        if frames.numel() != 1 or frames.is_floating_point():
+            raise ValueError(f"frames has shape {list(frames.shape)} and type {frames.dtype}: give one whole number")
+        if first.ndim != 5 or first.shape[2] != 3:
+            raise ValueError(f"the first frames have shape {list(first.shape)}; give [B, K, 3, Y, X] in [-1, 1]")
+        _check_count(config, int(frames))
+        return wire.of_condition(denoiser.condition(first, int(frames)))
 
     def predict(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        noisy, sigma = wire.needed(given, wire.NOISY), wire.needed(given, wire.SIGMA)
-        return {"x0": denoiser.x0(noisy, sigma, wire.to_condition(given))}
+        noisy = _latents(spec, given, wire.NOISY)
+        shape = tuple(noisy.shape)
+        sigma = wire.checked(wire.needed(given, wire.SIGMA), shape[:2], wire.SIGMA)
+        if not bool((sigma >= 0).all()):
+            raise ValueError("sigma holds levels that are NaN or below 0")
+        told = wire.to_condition(given, shape)
+        found = tuple(tuple(part.shape[1:]) for part in told.inputs)
+        if found and found != (due := inputs_of(shape[1], *shape[3:])):
+            raise ValueError(f"the inputs have rows of {_shapes(found)}; {_shapes(due)} are due, as of POST /condition")
+        return {"x0": denoiser.x0(noisy, sigma, told)}
+
+    @functools.lru_cache(64)
+    def inputs_of(frames: int, height: int, width: int) -> tuple[tuple[int, ...], ...]:
+        """The shapes of a row of each input of clips that are told a first frame: those of a black one."""
+        shape = (1, min(spec.given, 1), 3, height * spec.stride, width * spec.stride)
+        first = torch.zeros(shape, device=config.backbone.device)
+        return tuple(tuple(part.shape[1:]) for part in denoiser.condition(first, _pixel_frames(spec, frames)).inputs)
 
     return {"encode": encode, "decode": decode, "condition": condition, "predict": predict}
+
+
+def _latents(spec: DenoiserSpec, given: dict[str, Tensor], name: str) -> Tensor:
+    """Latents that were sent. Raises ValueError for a shape that the model does not take."""
+    sent = wire.needed(given, name)
+    if sent.ndim != 5 or sent.shape[2] != spec.channels or 0 in sent.shape:
+        raise ValueError(f"'{name}' has shape {list(sent.shape)}; give [B, F, {spec.channels}, h, w]")
+    height, width = (side * spec.stride for side in sent.shape[3:])
+    check_size(spec, _pixel_frames(spec, sent.shape[1]), height, width)
+    return sent
+
+
+def _pixel_frames(spec: DenoiserSpec, frames: int) -> int:
+    """T of F latent frames."""
+    lone = int(spec.lone_first)
+    return spec.frame_stride * (frames - lone) + lone
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes) or "none"
+
+
+def _check_count(config: Config, frames: int) -> None:
+    if frames > config.most_frames:
+        raise ValueError(f"a clip of {frames} frames is asked for, {config.most_frames} are the most (--most-frames)")
 
 
 def _is_loopback(host: str) -> bool:

@@ -33,6 +33,7 @@ class Sampling:
     method: Method
     lag: int
     seed: int
+    eta: float = 0.0  # of Euler's method alone
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: T
     """The frames [B, H, 3, Y, X] that a model puts after the given ones."""
     condition = denoiser.condition(video[:, : sampling.given], video.shape[1])
     noise = keys.fold(key, SAMPLING)
-    latents = diffusion.sample_clips(denoiser, condition, noise, sampling.steps, sampling.method, sampling.lag)
+    latents = diffusion.sample_clips(
+        denoiser, condition, noise, sampling.steps, sampling.method, sampling.lag, sampling.eta
+    )
     return denoiser.decode(latents)[:, sampling.given :]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from worldsim import pretrained
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
 from worldsim.backbones.video.denoiser import check_size, latent_frames
-from worldsim.backbones.video.untrained import build_untrained
+from worldsim.backbones.video.untrained import begun_anew
 from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
@@ -25,11 +25,25 @@ FRAMES = 8  # of a clip, or a few more if the model takes no such number
 
 
 @dataclass(frozen=True)
+class Remote:
+    """How patient to be with a model that is served elsewhere. See `black_box.Config`."""
+
+    timeout: float = 600.0
+    """Seconds to wait for one answer, whole."""
+    tries: int = 6
+    """How often to ask before giving up, if nobody answers."""
+    pause: float = 2.0
+    """Seconds before the second try; doubled each time."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Of a video model alone."""
 
     backbone: video.Config = field(default_factory=video.Config)
     """How it runs; its name is the model that is evaluated, its device that of the evaluation."""
+    remote: Remote = field(default_factory=Remote)
+    """Of an address alone."""
     frames: int | None = None
     """T, pixel frames of a clip; None: 8, or the fewest above that the model takes."""
     given: int | None = None
@@ -45,6 +59,8 @@ class Settings:
     steps: int = 20
     """Denoising steps of a sample."""
     sampler: Method = "euler"
+    eta: float = 0.0
+    """Of `euler`, which is DDIM: how much of the noise is drawn anew at each step; 1 is ancestral (DDPM)."""
     lag: int = 0
     """Steps that a frame is denoised later than the one before it, where frames have levels of their own."""
     levels: int = 8
@@ -70,6 +86,10 @@ class Settings:
                 raise ValueError(f"video.{name} is {value}, it must be 1 or more")
         if self.lag < 0 or (self.given or 0) < 0:
             raise ValueError(f"video.lag is {self.lag} and video.given {self.given}: they must be 0 or more")
+        if not 0 <= self.eta <= 1 or (self.eta and self.sampler != "euler"):
+            raise ValueError(
+                f"video.eta is {self.eta} with video.sampler {self.sampler}: it is from 0 to 1, and of euler alone"
+            )
 
 
 @dataclass(frozen=True)
@@ -121,13 +141,27 @@ def open_models(task: Task) -> Opened:
     if task.model.startswith(URL):
         if again:
             raise ValueError(f"{task.model} is a black box: nobody can begin it anew; leave out --video.random-init")
+        _check_plain(task)
         why = "it is a black box: nobody can begin it anew"
-        return Opened(black_box.connect(black_box.Config(task.model)), None, why, torch.device("cpu"))
+        patience = black_box.Config(task.model, **asdict(task.video.remote))
+        return Opened(black_box.connect(patience), None, why, torch.device("cpu"))
     own = asked.device
     device = devices.find(task.device if own == video.Config.device else own)
     config = replace(asked, name=task.model, device=str(device))
-    denoiser, untrained = video.build(config), build_untrained(config, task.seed) if again else None
+    denoiser = video.build(config)
+    untrained = begun_anew(denoiser, config, task.seed) if again else None
     return Opened(denoiser, untrained, "" if again else "not asked for: --video.random-init", device)
+
+
+def _check_plain(task: Task) -> None:
+    """Raise ValueError for settings of a network that is not here: they would change nothing."""
+    plain = {field.name: field.default for field in fields(video.Config) if field.name != "name"}
+    told = [name for name, default in plain.items() if getattr(task.video.backbone, name) != default]
+    if told:
+        raise ValueError(
+            f"{task.model} is a black box, whose settings are those it is served with: leave out "
+            f"{', '.join(f'--video.backbone.{name}' for name in told)}, or give them to `worldsim serve-backbone`"
+        )
 
 
 def folder_of(name: str) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("AnimateDiffPipeline",)
@@ -27,14 +27,9 @@ class AnimateDiff:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self.net = pipe.unet
-        named = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(named)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         vae = pipe.vae.config
-        if self.net.config.in_channels != vae.latent_channels:
-            raise ValueError(
-                f"the network takes {self.net.config.in_channels} channels and the autoencoder gives latents of "
-                f"{vae.latent_channels}: they are not of one model"
-            )
+        parts.check_channels(self.net.config.in_channels, vae.latent_channels, vae.latent_channels, "network")
         stride = 2 ** (len(vae.block_out_channels) - 1)
         self.spec = DenoiserSpec(
             channels=int(vae.latent_channels),
@@ -60,15 +55,16 @@ class AnimateDiff:
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         vae = self.pipe.vae
-        parts = video.transpose(1, 2).flatten(0, 1).to(vae.dtype).split(CHUNK)
-        frames = torch.cat([vae.encode(part).latent_dist.mode() for part in parts]) * vae.config.scaling_factor
+        chunks = video.transpose(1, 2).flatten(0, 1).to(vae.dtype).split(CHUNK)
+        frames = torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in chunks]) * vae.config.scaling_factor
         return frames.unflatten(0, (len(video), -1)).transpose(1, 2)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         vae = self.pipe.vae
-        parts = (latents / vae.config.scaling_factor).transpose(1, 2).flatten(0, 1).to(vae.dtype).split(CHUNK)
-        return torch.cat([vae.decode(part).sample for part in parts]).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        chunks = (latents / vae.config.scaling_factor).transpose(1, 2).flatten(0, 1).to(vae.dtype).split(CHUNK)
+        frames = torch.cat([vae.decode(chunk).sample for chunk in chunks])
+        return frames.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """Raises ValueError: it is told no frame."""
@@ -78,7 +74,7 @@ class AnimateDiff:
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """The noise (or what the scheduler says); every frame is told the text."""
-        told = text["negative" if unguided else "prompt"].to(self.net.dtype)
+        told = parts.one_of_pair(text, unguided).to(self.net.dtype)
         out = self.net(
             noisy.to(self.net.dtype),
             time[:, -1],

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 
 import torch
 from torch import Tensor
@@ -66,10 +66,13 @@ class BlackBox:
         count = check_size(spec, frames, height, width)
         if not 0 <= given <= spec.given:
             raise ValueError(f"{given} first frames are given; this model takes 0 to {spec.given}")
+        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
         if self._condition is not None and given:
             with torch.no_grad():
-                return self._condition(first, frames)
-        clean = first.new_zeros(rows, count, spec.channels, height // spec.stride, width // spec.stride)
+                told = wire.to_condition(wire.of_condition(self._condition(first, frames)), shape)
+            own = (part.to(first.device) for part in told.inputs)
+            return Condition(told.clean.to(first.device), told.clean_mask.to(first.device), tuple(own))
+        clean = first.new_zeros(shape)
         mask = first.new_zeros(rows, count)
         if given:
             known = self.encode(first)
@@ -84,13 +87,16 @@ class BlackBox:
         found = self._asked(self._predict, "predict", tuple(noisy.shape), noisy, sigma, condition)
         return torch.where(diffusion.spread(sigma == 0, noisy), noisy, found)
 
-    def _asked(self, function: Callable[..., Tensor], name: str, shape: tuple[int, ...], *given: object) -> Tensor:
+    def _asked(
+        self, function: Callable[..., Tensor], name: str, shape: tuple[int, ...], like: Tensor, *more: object
+    ) -> Tensor:
+        """The answer, float32, on the device of the first tensor that was given."""
         with torch.no_grad():
-            found = function(*given)
+            found = function(like, *more)
         found = wire.checked(found, shape, f"the answer of {name}")
         if not bool(found.isfinite().all()):
             raise ValueError(f"the answer of {name} holds numbers that are not finite: the black box is broken")
-        return found
+        return found.to(like.device)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,9 @@ class Config:
 
     url: str = "http://127.0.0.1:8765"
     timeout: float = 600.0
-    """Seconds to wait for one answer."""
+    """Seconds to wait for one answer, whole."""
+    most_bytes: int = 2**30
+    """Of an answer; a larger one is refused."""
     tries: int = 3
     """How often to ask before giving up, if nobody answers."""
     pause: float = 1.0
@@ -111,6 +119,8 @@ class Config:
             raise ValueError(f"url is {self.url!r}: it must begin with http:// or https://")
         if self.timeout <= 0 or self.tries < 1 or self.pause < 0:
             raise ValueError(f"timeout {self.timeout}, tries {self.tries}, pause {self.pause}: they must be above 0")
+        if self.most_bytes < 1:
+            raise ValueError(f"most_bytes is {self.most_bytes}, it must be 1 or more")
 
 
 def connect(config: Config) -> BlackBox:
@@ -131,7 +141,9 @@ def connect(config: Config) -> BlackBox:
         return wire.needed(_send(config, "predict", given), "x0")
 
     def condition(first: Tensor, frames: int) -> Condition:
-        return wire.to_condition(_send(config, "condition", {"first": first, "frames": torch.tensor(frames)}))
+        sent = {"first": first, "frames": torch.tensor(frames)}
+        told = _send(config, "condition", sent)
+        return wire.to_condition(told, tuple(wire.needed(told, wire.CLEAN).shape))
 
     return BlackBox(spec, schedule, fingerprint, encode, decode, predict, condition)
 
@@ -148,10 +160,11 @@ def _ask(config: Config, path: str, body: bytes | None) -> bytes:
     """The answer; asked again where nobody answers, not where the service refuses."""
     where, pause, why = f"{config.url.rstrip('/')}/{path}", config.pause, ""
     for attempt in range(1, config.tries + 1):
+        began = time.monotonic()
         request = urllib.request.Request(where, body, {"Content-Type": "application/octet-stream"})
         try:
             with urllib.request.urlopen(request, timeout=config.timeout) as answer:
-                return answer.read()
+                return _read(answer, config, where, began + config.timeout)
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode(errors="replace").strip()
             if error.code < 500 or error.code == 507:
@@ -167,5 +180,25 @@ def _ask(config: Config, path: str, body: bytes | None) -> bytes:
             pause *= 2
     raise ConnectionError(
         f"{where} did not answer in {config.tries} tries: {why}. Is `worldsim serve-backbone` running there? A slow "
-        "model needs a longer timeout"
+        "model needs a longer timeout (--video.remote.timeout)"
     )
+
+
+def _read(answer: HTTPResponse, config: Config, where: str, end: float) -> bytes:
+    """The body, in parts: `timeout` of a socket is for one read of it, and a body has no bound of its own.
+
+    Raises TimeoutError after the moment `end` and ValueError for more than `most_bytes`.
+    """
+    parts, length = [], 0
+    while part := answer.read1(2**20):
+        length += len(part)
+        if length > config.most_bytes:
+            raise ValueError(
+                f"{where} answered more than {config.most_bytes} bytes, the most that are taken (most_bytes)"
+            )
+        if time.monotonic() > end:
+            raise TimeoutError
+        parts.append(part)
+    if answer.length:
+        raise IncompleteRead(b"", answer.length)
+    return b"".join(parts)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("CogVideoXPipeline", "CogVideoXImageToVideoPipeline")
@@ -29,16 +29,10 @@ class CogVideoX:
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.net = pipe, pipe.transformer
         self.pictured = type(pipe).__name__ == "CogVideoXImageToVideoPipeline"
-        named = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(named)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         vae, net = pipe.vae.config, self.net.config
         channels = int(vae.latent_channels)
-        expected = channels * (2 if self.pictured else 1)
-        if net.in_channels != expected:
-            raise ValueError(
-                f"the transformer takes {net.in_channels} channels and the autoencoder gives latents of {channels}, "
-                f"which makes {expected}: they are not of one model"
-            )
+        parts.check_channels(net.in_channels, channels, channels * (2 if self.pictured else 1))
         self.pair = int(net.patch_size_t or 1)
         stride, ratio = int(pipe.vae_scale_factor_spatial), int(vae.temporal_compression_ratio)
         fixed = (net.sample_frames - 1) // ratio + 1 if net.use_learned_positional_embeddings else None
@@ -63,10 +57,7 @@ class CogVideoX:
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings of T5, [1, 226, D]; padding is among the tokens, as there is no mask."""
-        length = int(self.net.config.max_text_seq_length)
-        with torch.no_grad():
-            text, other = self.pipe.encode_prompt(prompt, negative, True, max_sequence_length=length)
-        return {"prompt": text, "negative": other}
+        return parts.read_pair(self.pipe, prompt, negative, int(self.net.config.max_text_seq_length))
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
@@ -74,7 +65,7 @@ class CogVideoX:
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. The scale is undone, that of pictures (below) never comes here."""
-        return self.pipe.vae.decode((latents / self.pipe.vae.config.scaling_factor).to(self.pipe.vae.dtype)).sample
+        return parts.decode(self.pipe.vae, latents)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; told as a channel it is divided by the scale in 1.5 (invert_scale_latents)."""
@@ -86,8 +77,8 @@ class CogVideoX:
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """The velocity."""
-        if self.pictured and not pictures:
-            raise ValueError("this model is told a first frame: give one to `condition`")
+        if self.pictured:
+            parts.needed(pictures)
         spare = -noisy.shape[2] % self.pair
         own = torch.cat([noisy[:, :, :1].expand(-1, -1, spare, -1, -1), noisy], 2)
         height, width = noisy.shape[3:]
@@ -100,7 +91,7 @@ class CogVideoX:
             places = self.pipe._prepare_rotary_positional_embeddings(*sides, own.shape[2], own.device)
         velocity = self.net(
             hidden_states=own.transpose(1, 2).to(self.net.dtype),
-            encoder_hidden_states=text["negative" if unguided else "prompt"].to(self.net.dtype),
+            encoder_hidden_states=parts.one_of_pair(text, unguided).to(self.net.dtype),
             timestep=time[:, -1],
             ofs=None if self.net.config.ofs_embed_dim is None else own.new_full((1,), 2.0),
             image_rotary_emb=places,
@@ -115,7 +106,7 @@ class CogVideoX:
                 f"frames are {video.shape[3]} x {video.shape[4]} pixels; this model has learned its places and takes "
                 f"only {self.size[0]} x {self.size[1]}: resize them"
             )
-        return self.pipe.vae.encode(video.to(self.pipe.vae.dtype)).latent_dist.mode()
+        return parts.mode(self.pipe.vae, video)
 
 
 def wrap(pipe: Any) -> CogVideoX:

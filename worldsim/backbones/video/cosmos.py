@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim import diffusion
-from worldsim.backbones.video import wan_vae
+from worldsim.backbones.video import parts, wan_vae
 from worldsim.backbones.video.denoiser import latent_frames
 from worldsim.protocols import DenoiserSpec
 
@@ -69,8 +69,8 @@ class Cosmos:
         self.pipe = pipe
         self.second = type(pipe).__name__ == "Cosmos2VideoToWorldPipeline"
         net, vae, scheduler = pipe.transformer.config, pipe.vae.config, pipe.scheduler.config
-        wan_vae.check_channels(pipe.vae, int(net.in_channels) - 1)
-        _, kind = diffusion.from_config({**scheduler, "_class_name": type(pipe.scheduler).__name__})
+        parts.check_channels(int(net.in_channels), int(vae.z_dim), int(vae.z_dim) + 1)
+        _, kind = parts.schedule_of(pipe.scheduler)
         low, high = (0.002, 80.0) if self.second else (0.01, 200.0)
         self.schedule = Levels(float(scheduler.get("sigma_min") or low), float(scheduler.get("sigma_max") or high))
         stride, patch = int(vae.scale_factor_spatial), [int(p) for p in net.patch_size]
@@ -95,9 +95,7 @@ class Cosmos:
         """Embeddings [1, 512, D]: of T5, or of all layers of Cosmos-Reason. Raises ValueError for an unsafe prompt."""
         if self.pipe.safety_checker is not None and not self.pipe.safety_checker.check_text_safety(prompt):
             raise ValueError(f"the guardrail of Cosmos does not let this prompt through: {prompt!r}; give another")
-        with torch.no_grad():
-            text, other = self.pipe.encode_prompt(prompt, negative, True, max_sequence_length=512)
-        return {"prompt": text, "negative": other}
+        return parts.read_pair(self.pipe, prompt, negative, 512)
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
@@ -125,7 +123,7 @@ class Cosmos:
         flow = net(
             hidden_states=noisy.to(net.dtype),
             timestep=told.to(net.dtype) if self.second else told,
-            encoder_hidden_states=text["negative" if unguided else "prompt"].to(net.dtype),
+            encoder_hidden_states=parts.one_of_pair(text, unguided).to(net.dtype),
             fps=int(self.spec.fps or 16) if self.second else None,
             condition_mask=known.expand(-1, -1, -1, *noisy.shape[3:]).to(net.dtype),
             padding_mask=noisy.new_zeros(1, 1, *noisy.shape[3:]).to(net.dtype),

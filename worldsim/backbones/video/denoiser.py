@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.protocols import Condition, DenoiserSpec, Schedule
+
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""What families call the networks that take noise away."""
 
 
 class Family(Protocol):
@@ -147,6 +150,11 @@ class VideoDenoiser(Frozen):
         if self.spec.guidance == "ramp":
             scale = torch.linspace(1, self.guidance, own.shape[2]).to(own)[:, None, None]
         return unguided + scale * (output - unguided)
+
+
+def by_row(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """What a function makes of each row alone: a clip fills the memory of an autoencoder, a batch of them need not."""
+    return torch.cat([function(row) for row in batch.split(1)])
 
 
 def latent_frames(spec: DenoiserSpec, frames: int) -> int:

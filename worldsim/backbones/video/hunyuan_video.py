@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("HunyuanVideoImageToVideoPipeline", "HunyuanVideoPipeline")
@@ -24,7 +24,7 @@ class Hunyuan:
     Image-to-video is of two sorts. `latent_concat` has 33 channels: noisy, the first latent, its mask; its pipeline
     throws away the first 4 pixel frames of what it decodes, here they are kept, so that frames and actions line up.
     `token_replace` has the first latent in place, and always takes the first frame for a clean one. Both read the
-    prompt together with the picture, so that the text encoder is kept.
+    prompt together with the picture, so that the encoders of texts are kept.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -34,15 +34,10 @@ class Hunyuan:
         self.sort = str(net.image_condition_type)
         channels = int(vae.config.latent_channels)
         expected = 2 * channels + 1 if self.pictured and self.sort == "latent_concat" else channels
-        if int(net.in_channels) != expected:
-            raise ValueError(
-                f"the transformer takes {net.in_channels} channels and the autoencoder gives latents of {channels}, "
-                f"which makes {expected}: they are not of one model"
-            )
+        parts.check_channels(int(net.in_channels), channels, expected)
         if self.pictured != (self.sort in INTERLEAVE):
             raise ValueError(f"a {type(pipe).__name__} with image_condition_type {self.sort} is not known")
-        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(scheduler)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         self.distilled = bool(net.guidance_embeds)
         self.spec = DenoiserSpec(
             channels=channels,
@@ -60,7 +55,7 @@ class Hunyuan:
         self.identity: dict[str, Any] = {"pipeline": type(pipe).__name__, "schedule": repr(self.schedule)}
         if self.pictured:
             self.reader = type(pipe)(**pipe.components)  # it keeps the text encoder, which `pipe` may let go of
-            self.networks["text_encoder"] = pipe.text_encoder
+            self.networks |= {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2}
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings, pooled ones and the mask of each text; none where a picture belongs to them."""
@@ -70,36 +65,32 @@ class Hunyuan:
             return {}
         with torch.no_grad():
             read = [self.pipe.encode_prompt(text) for text in self.prompts]
-        return {f"{name}_{i}": part for i, parts in enumerate(read) for name, part in zip(_NAMES, parts, strict=True)}
+        for text, (_, _, mask) in zip(self.prompts, read, strict=True):
+            _check_words(text, mask)
+        return {f"{name}_{i}": part for i, own in enumerate(read) for name, part in zip(_NAMES, own, strict=True)}
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
-        vae = self.pipe.vae
-        return vae.encode(video.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+        return parts.encode(self.pipe.vae, video)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`."""
-        vae = self.pipe.vae
-        return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+        return parts.decode(self.pipe.vae, latents)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The first latent, the prompts read with the picture, and of `latent_concat` the channels beside."""
         known, read = self.latents(first), self._read(first)
         if self.sort == "token_replace":
             return known, True, read
-        beside = known.new_zeros(len(known), known.shape[1] + 1, (frames - 1) // self.spec.frame_stride + 1, 1, 1)
-        beside = beside.repeat(1, 1, 1, *known.shape[3:])
-        beside[:, :-1, :1] = known
-        beside[:, -1, 0] = 1
-        return known, False, (*read, beside)
+        return known, False, (*read, parts.beside(known, (frames - 1) // self.spec.frame_stride + 1))
 
     def output(
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """The flow."""
         net, which = self.pipe.transformer, int(unguided)
-        if self.pictured and not pictures:
-            raise ValueError("this model is told a first frame: give one to `condition`")
+        if self.pictured:
+            parts.needed(pictures)
         read = pictures[3 * which : 3 * which + 3] or [text[f"{name}_{which}"] for name in _NAMES]
         prompt, pooled, mask = (part.to(net.dtype) for part in read)
         beside = pictures[-1:] if self.sort == "latent_concat" else ()
@@ -116,18 +107,26 @@ class Hunyuan:
 
     def _read(self, first: Tensor) -> tuple[Tensor, ...]:
         """The prompts with each row's picture; what guidance moves away from is read with a black one."""
-        rows = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-        device = self.reader.text_encoder.device
-        parts: list[Tensor] = []
+        rows, device = parts.as_bytes(first), self.reader.text_encoder.device
+        found: list[Tensor] = []
         for i, text in enumerate(self.prompts):
             every = 2 if i else INTERLEAVE[self.sort]
             seen = (torch.zeros_like(row) if i else row for row in rows)
             read = [self.reader.encode_prompt(row, text, device=device, image_embed_interleave=every) for row in seen]
-            parts += [torch.cat(same).to(first.device) for same in zip(*read, strict=True)]
-        return tuple(parts)
+            _check_words(text, torch.cat([mask for _, _, mask in read]))
+            found += [torch.cat(same).to(first.device) for same in zip(*read, strict=True)]
+        return tuple(found)
 
 
 _NAMES = ("prompt", "pooled", "mask")
+
+
+def _check_words(text: str, mask: Tensor) -> None:
+    """Raise ValueError for a prompt of which no token is left: the network attends to nothing then and gives NaN."""
+    if not bool(mask.bool().any(1).all()):
+        raise ValueError(
+            f"the tokenizer leaves no token of the prompt {text!r}, of which the network makes NaN: give words"
+        )
 
 
 def wrap(pipe: Any) -> Hunyuan:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("HunyuanVideo15ImageToVideoPipeline", "HunyuanVideo15Pipeline")
@@ -31,17 +31,12 @@ class Hunyuan15:
         self.pictured = type(pipe).__name__ == "HunyuanVideo15ImageToVideoPipeline"
         net, vae = pipe.transformer.config, pipe.vae
         channels = int(vae.config.latent_channels)
-        if int(net.in_channels) != 2 * channels + 1:
-            raise ValueError(
-                f"the transformer takes {net.in_channels} channels and the autoencoder gives latents of {channels}, "
-                f"which makes {2 * channels + 1}: they are not of one model"
-            )
+        parts.check_channels(int(net.in_channels), channels, 2 * channels + 1)
         if net.use_meanflow:
             raise ValueError(
                 "this network is one of mean flow (use_meanflow), which has no x0 at a level: take another"
             )
-        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(scheduler)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         self.spec = DenoiserSpec(
             channels=channels,
             stride=int(vae.spatial_compression_ratio),
@@ -63,27 +58,21 @@ class Hunyuan15:
         """Embeddings of Qwen2.5-VL and, of quoted words, of ByT5, each with its mask."""
         with torch.no_grad():
             read = [self.pipe.encode_prompt(text) for text in (prompt, negative)]
-        return {f"{name}_{i}": part for i, parts in enumerate(read) for name, part in zip(_NAMES, parts, strict=True)}
+        return {f"{name}_{i}": part for i, own in enumerate(read) for name, part in zip(_NAMES, own, strict=True)}
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`. Row by row: the mask of the autoencoder's attention does not take more."""
-        vae = self.pipe.vae
-        rows = [vae.encode(row[None]).latent_dist.mode() for row in video.to(vae.dtype)]
-        return torch.cat(rows) * vae.config.scaling_factor
+        return parts.encode(self.pipe.vae, video)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. Row by row, as `latents`."""
-        vae = self.pipe.vae
-        return torch.cat([vae.decode(row[None]).sample for row in (latents / vae.config.scaling_factor).to(vae.dtype)])
+        return parts.decode(self.pipe.vae, latents)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; it and its mask as channels; SigLIP's features."""
         known, net = self.latents(first), self.pipe.transformer
-        beside = self._beside(known, (frames - 1) // self.spec.frame_stride + 1)
-        beside[:, :-1, :1] = known
-        beside[:, -1, 0] = 1
-        rows = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte()
-        seen = [self.pipe.encode_image(row, 1, first.device, net.dtype) for row in rows]
+        seen = [self.pipe.encode_image(row, 1, first.device, net.dtype) for row in parts.as_bytes(first)]
+        beside = parts.beside(known, (frames - 1) // self.spec.frame_stride + 1)
         return known, False, (beside, torch.cat(seen))
 
     def output(
@@ -91,12 +80,10 @@ class Hunyuan15:
     ) -> Tensor:
         """The flow."""
         net = self.pipe.transformer
-        if pictures:
-            beside, seen = pictures
-        elif self.pictured:
-            raise ValueError("this model is told a first frame: give one to `condition`")
+        if self.pictured:
+            beside, seen = parts.needed(pictures)
         else:
-            beside = self._beside(noisy, noisy.shape[2])
+            beside = noisy.new_zeros(len(noisy), noisy.shape[1] + 1, *noisy.shape[2:])
             seen = noisy.new_zeros(len(noisy), self.pipe.vision_num_semantic_tokens, net.config.image_embed_dim)
         prompt, mask, glyphs, glyphs_mask = (text[f"{name}_{int(unguided)}"].to(net.dtype) for name in _NAMES)
         flow = net(
@@ -110,10 +97,6 @@ class Hunyuan15:
             return_dict=False,
         )[0]
         return flow.to(noisy.dtype)
-
-    def _beside(self, latents: Tensor, frames: int) -> Tensor:
-        """The channels beside noisy latents, all 0."""
-        return latents.new_zeros(len(latents), self.spec.channels + 1, frames, *latents.shape[3:])
 
 
 def wrap(pipe: Any) -> Hunyuan15:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
+from worldsim.backbones.video.denoiser import by_row
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline")
@@ -24,14 +25,9 @@ class LTX:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self.net, vae = pipe.transformer, pipe.vae
-        named = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(named)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         channels = int(vae.config.latent_channels)
-        if self.net.config.in_channels != channels:
-            raise ValueError(
-                f"the transformer takes {self.net.config.in_channels} channels and the autoencoder gives latents of "
-                f"{channels}: they are not of one model"
-            )
+        parts.check_channels(self.net.config.in_channels, channels, channels)
         self.spec = DenoiserSpec(
             channels=channels,
             stride=int(vae.spatial_compression_ratio),
@@ -57,7 +53,7 @@ class LTX:
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`. Mean and deviation are kept with the weights."""
         mean, std = self._statistics(video)
-        return (self.pipe.vae.encode(video.to(self.pipe.vae.dtype)).latent_dist.mode() - mean) / std
+        return (parts.mode(self.pipe.vae, video) - mean) / std
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`. Decoders that are told a time (from 0.9.1 on) are told 0, the pipeline's default.
@@ -66,12 +62,16 @@ class LTX:
         """
         mean, std = self._statistics(latents)
         vae = self.pipe.vae
-        time = latents.new_zeros(len(latents)).to(vae.dtype) if vae.config.timestep_conditioning else None
+        time = latents.new_zeros(1).to(vae.dtype) if vae.config.timestep_conditioning else None
         random = any(vae.config.decoder_inject_noise)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=random):
+
+        def decoded(row: Tensor) -> Tensor:
             if random:
                 torch.manual_seed(0)
-            return vae.decode((latents * std + mean).to(vae.dtype), time).sample
+            return vae.decode(row, time).sample
+
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=random):
+            return by_row(decoded, (latents * std + mean).to(vae.dtype))
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame, in place."""

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import logging
 import math
-import os
 import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.backbones.video import embeddings, room
+from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser
+from worldsim.backbones.video.embeddings import TEXT_PARTS
 from worldsim.pretrained import PIPELINE, resolve
 from worldsim.protocols import DenoiserSpec
 
 log = logging.getLogger(__name__)
-TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,12 @@ class Config:
     embeddings: Path | None = None
     """A file that keeps the embedding of the prompts; if it is there, no encoder of texts is loaded."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the autoencoder of a pipeline of diffusers; tiny-video's has `dtype`, as it was trained in bfloat16."""
+    tiling: bool = False
+    """Encode and decode large frames in tiles, where the autoencoder knows how: less memory, other borders."""
+    variant: str | None = None
+    """Of the weights in files such as model.fp16.safetensors: fp16. A part that has none is read as it is."""
     device: str = "cpu"
     offload: bool = False
     """Keep the parts in main memory and bring each to the device while it is used (accelerate)."""
@@ -56,6 +57,8 @@ class Config:
         """Raises ValueError for a number that no model can have."""
         if not self.guidance >= 1:
             raise ValueError(f"guidance is {self.guidance}, it must be 1 (none) or more")
+        if self.variant is not None and not self.variant.isidentifier():
+            raise ValueError(f"variant is {self.variant!r}, it must be the word between dots, such as fp16")
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise ValueError(f"fps is {self.fps}, it must be more than 0")
 
@@ -79,65 +82,111 @@ def build(config: Config) -> VideoDenoiser:
     loading, if the weights do not fit.
     """
     name, known = resolve(config.name, PIPELINE), families()
-    index = _index(name, config.name)
+    index = _table(name, PIPELINE, config.name)
     pipeline = str(index.get("_class_name"))
     if pipeline not in known:
         raise ValueError(f"'{config.name}' is a {pipeline}, which is not known here: {', '.join(known)} are")
-    dtype = getattr(torch, config.dtype)
-    text = _stored(config, index)
+    mark = "" if config.embeddings is None else _mark(name, config, index)
+    text = None if config.embeddings is None else embeddings.stored(config.embeddings, mark)
     skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
     load = vars(known[pipeline]).get("load", _load)
     try:
-        folder = Path(name) if Path(name).is_dir() else _fetched(name, skipped, load is not _load)
-        _check_parts(folder, index, skipped)
-        _check_memory(folder, index, skipped, config)
+        folder = Path(name) if Path(name).is_dir() else _fetched(name, config, skipped, load is not _load)
+        _check_parts(folder, index, skipped, config, load is not _load)
+        _check_memory(folder, index, skipped, config, load is not _load)
         log.info("loading %s (%s)", config.name, pipeline)
-        pipe: Any = load(folder, dtype, skipped)
+        pipe: Any = (
+            _load(folder, config, skipped) if load is _load else load(folder, getattr(torch, config.dtype), skipped)
+        )
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
             "gated model, that you are logged in"
         ) from error
     family = known[pipeline].wrap(pipe)
+    if config.tiling:
+        _tile(config, pipe, family)
     if config.fps is not None:
         family.spec = _told(family.spec, config.fps)
     if text is None:
-        text = family.embed(config.prompt, config.negative_prompt)
-        if config.embeddings is not None and not text:
-            raise ValueError(f"'{config.name}' has no embedding of a prompt that could be kept: leave out --embeddings")
-        _store(config, index, text)
-        for part in TEXT_PARTS:  # they are not needed again, and they are large
-            if part in index:
-                setattr(pipe, part, None)
+        text = _embedded(config, pipe, family, mark)
     if config.offload:
         if load is not _load:
             raise ValueError(f"offload is for large models; '{config.name}' is small: leave it out")
         pipe.enable_model_cpu_offload(device=config.device)
+        take_turns(pipe)
     made = VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
     return made if config.offload else made.to(config.device)
 
 
-def _fetched(name: str, skipped: tuple[str, ...], ours: bool) -> Path:
+def _embedded(config: Config, pipe: Any, family: Any, mark: str) -> dict[str, torch.Tensor]:
+    """The embedding of the prompts, kept if that was asked for; the pipeline lets go of its encoders of texts."""
+    text = family.embed(config.prompt, config.negative_prompt)
+    if config.embeddings is not None:
+        if not text:
+            raise ValueError(f"'{config.name}' has no embedding of a prompt to be kept: leave out --embeddings")
+        embeddings.store(config.embeddings, mark, text)
+    for part in TEXT_PARTS:  # they are not needed again, and they are large
+        if part in vars(pipe):
+            setattr(pipe, part, None)
+    return text
+
+
+def _fetched(name: str, config: Config, skipped: tuple[str, ...], ours: bool) -> Path:
     """The folder that a model of the hub is fetched into, whole but for the parts that are skipped."""
     if ours:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    given = dict.fromkeys(skipped)
+    given: dict[str, Any] = {"variant": config.variant, **dict.fromkeys(skipped)}
     return Path(DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False, **given))
 
 
-def _load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...]) -> Any:
+def _load(folder: Path, config: Config, skipped: tuple[str, ...]) -> Any:
     """A pipeline of diffusers without the parts that are skipped."""
+    dtype = {"default": _dtype(config, "", False), "vae": _dtype(config, "vae", False)}
     return DiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(skipped)
+        folder,
+        dtype=dtype,
+        variant=config.variant,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **dict.fromkeys(skipped),
     )
 
 
-def _index(name: str, asked: str) -> dict[str, Any]:
-    """The model_index.json of a folder or hub name."""
-    file = Path(name) / PIPELINE
+def _tile(config: Config, pipe: Any, family: Any) -> None:
+    try:
+        pipe.vae.enable_tiling()
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(f"the autoencoder of '{config.name}' knows no tiles: leave tiling out") from error
+    family.identity["tiling"] = True
+
+
+def take_turns(pipe: Any) -> None:
+    """Of two experts that are offloaded, the one leaves the device when the other comes, whichever was first.
+
+    A hook of accelerate sends away only the part that its pipeline runs before, and levels may rise or be mixed.
+    """
+    hooks = {id(hook.model): hook for hook in pipe._all_hooks}
+    experts = [pipe.components[part] for part in room.EXPERTS if pipe.components.get(part) is not None]
+    if len(experts) == 2 and all(id(expert) in hooks for expert in experts):
+        first, second = (hooks[id(expert)] for expert in experts)
+        first.hook.prev_module_hook, second.hook.prev_module_hook = second, first
+
+
+def _mark(name: str, config: Config, index: dict[str, Any]) -> str:
+    """See `embeddings.mark`."""
+    networks = {
+        part: _table(name, f"{part}/config.json", config.name) for part in _parts(index, ()) if part in DENOISERS
+    }
+    return embeddings.mark(index, networks, config.prompt, config.negative_prompt)
+
+
+def _table(name: str, which: str, asked: str) -> dict[str, Any]:
+    """A JSON file of a folder or hub name."""
+    file = Path(name) / which
     if not Path(name).is_dir():
         try:
-            file = Path(hf_hub_download(name, PIPELINE))
+            file = Path(hf_hub_download(name, which))
         except (OSError, HfHubHTTPError, ValueError) as error:
             raise FileNotFoundError(
                 f"cannot load the video model '{asked}': no such folder here, and the hub did not give it "
@@ -149,7 +198,7 @@ def _index(name: str, asked: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is no JSON ({error}): fetch the model again") from error
     if not isinstance(index, dict):
-        raise ValueError(f"{file} holds a {type(index).__name__}, no table of parts: fetch the model again")
+        raise ValueError(f"{file} holds a {type(index).__name__}, no table: fetch the model again")
     return index
 
 
@@ -166,70 +215,36 @@ def _parts(index: dict[str, Any], skipped: tuple[str, ...]) -> list[str]:
     return [key for key, (library, _) in named.items() if library is not None and key not in skipped]
 
 
-def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...]) -> None:
+def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config, ours: bool) -> None:
     missing = [part for part in _parts(index, skipped) if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks the folders {', '.join(missing)}, which its {PIPELINE} names: fetch the whole model"
         )
-
-
-def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config) -> None:
-    """Raise MemoryError if the weights alone are larger than the memory that is free."""
-    each = torch.empty(0, dtype=getattr(torch, config.dtype)).element_size()
-    sizes = [each * sum(map(_entries, _weights(folder / part))) for part in _parts(index, skipped)]
-    need = sum(sizes)
-    on_device = config.device.startswith("cuda") and torch.cuda.is_available()
-    if on_device:
-        need = max(sizes, default=0) if config.offload else need
-        free = torch.cuda.mem_get_info(config.device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if need > free:
-        remedy = "--offload" if on_device and not config.offload else "--embeddings FILE (made once elsewhere)"
-        raise MemoryError(
-            f"the weights of {folder} are {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
-            f"{config.device}: try {remedy}, --dtype bfloat16, or a smaller model"
-        )
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files of weights that are loaded: not their variants, such as model.fp16.safetensors."""
-    return [file for file in folder.glob("*.safetensors") if "." not in file.stem]
-
-
-def _entries(file: Path) -> int:
-    """How many numbers are in a file of weights."""
-    with safe_open(file, "pt") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-
-
-def _mark(config: Config, index: dict[str, Any]) -> str:
-    """What an embedding belongs to."""
-    parts = {part: index.get(part) for part in TEXT_PARTS}
-    text = json.dumps([config.name, index.get("_class_name"), parts, config.prompt, config.negative_prompt])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _stored(config: Config, index: dict[str, Any]) -> dict[str, Tensor] | None:
-    """The embedding that was kept. Raises ValueError if it is of other prompts or another model."""
-    if config.embeddings is None or not config.embeddings.is_file():
-        return None
-    with safe_open(config.embeddings, "pt") as file:
-        mark = (file.metadata() or {}).get("embeddings")
-    if mark != _mark(config, index):
+    files = [file for part in _parts(index, skipped) for file in (folder / part).glob("*.safetensors")]
+    known = room.variants(files)
+    if config.variant is not None and (ours or config.variant not in known):
+        there = f"it has {', '.join(known)}" if known and not ours else "it has none: leave variant out"
+        raise ValueError(f"'{config.name}' has no variant '{config.variant}' of its weights; {there}")
+    bare = {file.parent for file in files} - {file.parent for file in files if "." not in file.stem}
+    if bare and config.variant is None:
         raise ValueError(
-            f"{config.embeddings} holds the embedding of other prompts, or for another model than {config.name}: name "
-            "another file, and it is made"
+            f"{', '.join(sorted(part.name for part in bare))} of '{config.name}' has weights only as the variant "
+            f"{', '.join(known)}: name it with --variant"
         )
-    return load_file(config.embeddings)
 
 
-def _store(config: Config, index: dict[str, Any], text: dict[str, Tensor]) -> None:
-    if config.embeddings is None:
-        return
-    config.embeddings.parent.mkdir(parents=True, exist_ok=True)
-    temporary = config.embeddings.with_suffix(".tmp")
-    kept = {key: value.detach().cpu().contiguous() for key, value in text.items()}
-    save_file(kept, temporary, {"embeddings": _mark(config, index)})
-    os.replace(temporary, config.embeddings)
+def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config, ours: bool) -> None:
+    """Raise MemoryError if the weights alone are larger than the memory that is free. See `room.check`."""
+    sizes = {
+        part: _dtype(config, part, ours).itemsize * room.entries(folder / part, config.variant)
+        for part in _parts(index, skipped)
+    }
+    pictured = index.get("_class_name") == "HunyuanVideoImageToVideoPipeline"  # its texts are read with pictures
+    let_go = frozenset(() if pictured and not config.offload else TEXT_PARTS)
+    room.check(folder, sizes, let_go, config.device, config.offload)
+
+
+def _dtype(config: Config, part: str, ours: bool) -> torch.dtype:
+    """In which numbers a part is kept."""
+    return getattr(torch, config.vae_dtype if part == "vae" and not ours else config.dtype)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldsim import diffusion
-from worldsim.backbones.video import wan_vae
+from worldsim.backbones.video import parts, wan_vae
 from worldsim.backbones.video.denoiser import latent_frames
 from worldsim.protocols import DenoiserSpec
 
@@ -33,10 +32,9 @@ class SkyReels:
         self.pipe = pipe
         self.forcing = type(pipe).__name__ == "SkyReelsV2DiffusionForcingPipeline"
         vae, net = pipe.vae.config, pipe.transformer.config
-        wan_vae.check_channels(pipe.vae, int(net.in_channels))
+        parts.check_channels(int(net.in_channels), int(vae.z_dim), int(vae.z_dim))
         self.block = int(net.num_frame_per_block)
-        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        self.schedule, kind = diffusion.from_config(scheduler)
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         stride = int(vae.scale_factor_spatial)
         self.spec = DenoiserSpec(
             channels=int(vae.z_dim),
@@ -55,9 +53,7 @@ class SkyReels:
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings of umt5, [1, 512, D]."""
-        with torch.no_grad():
-            text, other = self.pipe.encode_prompt(prompt, negative, True, max_sequence_length=512)
-        return {"prompt": text, "negative": other}
+        return parts.read_pair(self.pipe, prompt, negative, 512)
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
@@ -89,7 +85,7 @@ class SkyReels:
         flow = net(
             hidden_states=noisy.to(net.dtype),
             timestep=told if self.forcing else told[:, -1],
-            encoder_hidden_states=text["negative" if unguided else "prompt"].to(net.dtype),
+            encoder_hidden_states=parts.one_of_pair(text, unguided).to(net.dtype),
             return_dict=False,
             **more,
         )[0]

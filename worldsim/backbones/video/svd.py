@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from worldsim import diffusion, keys
+from worldsim.backbones.video import parts
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("StableVideoDiffusionPipeline",)
 FPS, MOTION, NOISE = 7, 127, 0.02  # the pipeline's own defaults: frames a second, motion bucket, noise on the picture
-CHUNK = 14  # pictures that the encoder sees at a time
+CHUNK = 14  # pictures that the autoencoder sees at a time; its decoder too, as in the published code (`decoding_t`)
 
 
 class SVD:
@@ -30,16 +31,12 @@ class SVD:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self.net = pipe.unet
-        schedule, kind = diffusion.from_config({**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__})
+        schedule, kind = parts.schedule_of(pipe.scheduler)
         if not isinstance(schedule, diffusion.EDM):
             raise ValueError(f"the scheduler predicts {kind} at discrete times: give the EulerDiscreteScheduler of SVD")
         self.schedule = replace(schedule, mean=0.7, std=1.6)  # of ln sigma, where fine-tuning it draws levels
         vae = pipe.vae.config
-        if self.net.config.in_channels != 2 * vae.latent_channels:
-            raise ValueError(
-                f"the network takes {self.net.config.in_channels} channels and the autoencoder gives latents of "
-                f"{vae.latent_channels}, which makes {2 * vae.latent_channels}: they are not of one model"
-            )
+        parts.check_channels(self.net.config.in_channels, vae.latent_channels, 2 * vae.latent_channels, "network")
         if vae.force_upcast and pipe.vae.dtype == torch.float16:  # it overflows
             pipe.vae.to(torch.float32)
         stride = 2 ** (len(vae.block_out_channels) - 1)
@@ -76,10 +73,11 @@ class SVD:
         return frames.unflatten(0, (len(video), -1)).transpose(1, 2)
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """See `denoiser.Family`. A clip is decoded whole, as its pipeline does unless a chunk size is given."""
-        clips = (latents / self.pipe.vae.config.scaling_factor).to(self.pipe.vae.dtype).transpose(1, 2)
-        decoded = [self.pipe.vae.decode(clip, num_frames=len(clip)).sample for clip in clips]
-        return torch.stack(decoded).transpose(1, 2)
+        """See `denoiser.Family`. Each clip by itself in parts of 14 frames, as its pipeline does of a chunk size."""
+        vae = self.pipe.vae
+        clips = (latents / vae.config.scaling_factor).to(vae.dtype).transpose(1, 2)
+        chunks = ([vae.decode(some, num_frames=len(some)).sample for some in clip.split(CHUNK)] for clip in clips)
+        return torch.stack([torch.cat(own) for own in chunks]).transpose(1, 2)
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
         """The latent of the first frame; beside it, that of it with noise, unscaled, and CLIP's embedding [B, 1, D]."""
@@ -94,25 +92,24 @@ class SVD:
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """F of EDM's x0 = c_skip x + c_out F, negated."""
-        if not pictures:
-            raise ValueError("this model is told a first frame: give one to `condition`")
-        beside, seen = (torch.zeros_like(part) for part in pictures) if unguided else pictures
+        told = parts.needed(pictures)
+        beside, seen = (torch.zeros_like(part) for part in told) if unguided else told
         scale = (1 + self.schedule.sigma(time).square()).rsqrt()[:, None, :, None, None]
         wide = beside[:, :, None].expand(-1, -1, noisy.shape[2], -1, -1).to(noisy.dtype)
-        told = torch.tensor([[(self.spec.fps or FPS) - 1, MOTION, NOISE]], dtype=self.net.dtype, device=noisy.device)
+        rate = torch.tensor([[(self.spec.fps or FPS) - 1, MOTION, NOISE]], dtype=self.net.dtype, device=noisy.device)
         out = self.net(
             torch.cat([noisy * scale.to(noisy.dtype), wide], 1).transpose(1, 2).to(self.net.dtype),
             time[:, -1],
             encoder_hidden_states=seen.to(self.net.dtype),
-            added_time_ids=told.expand(len(noisy), -1),
+            added_time_ids=rate.expand(len(noisy), -1),
             return_dict=False,
         )[0]
         return out.transpose(1, 2).to(noisy.dtype)
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Unscaled latents [N, 4, h, w] of pictures [N, 3, Y, X]."""
-        parts = pictures.to(self.pipe.vae.dtype).split(CHUNK)
-        return torch.cat([self.pipe.vae.encode(part).latent_dist.mode() for part in parts])
+        chunks = pictures.to(self.pipe.vae.dtype).split(CHUNK)
+        return torch.cat([self.pipe.vae.encode(chunk).latent_dist.mode() for chunk in chunks])
 
 
 def wrap(pipe: Any) -> SVD:

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from einops import rearrange
 from torch import Tensor
 
-from worldsim import diffusion
+from worldsim.backbones.video import parts
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.files import atomic_write_json, filling
 from worldsim.pretrained import PIPELINE
@@ -34,15 +34,9 @@ class TinyVideo:
 
     def __init__(self, pipe: Any) -> None:
         self.vae, self.transformer = pipe.vae, pipe.transformer
-        self.schedule, kind = diffusion.from_config(
-            {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        )
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         config, vae = self.transformer.config, self.vae.config
-        if config.channels != vae.latent_channels:
-            raise ValueError(
-                f"the transformer takes {config.channels} channels and the autoencoder gives latents of "
-                f"{vae.latent_channels}: they are not of one model"
-            )
+        parts.check_channels(config.channels, vae.latent_channels, vae.latent_channels)
         stride = 2 ** (len(vae.block_out_channels) - 1)
         self.spec = DenoiserSpec(
             channels=int(config.channels),

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
-from worldsim.backbones.video import wan_vae
+from worldsim.backbones.video import parts, wan_vae
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
@@ -28,15 +27,11 @@ class Wan:
         self.pictured = type(pipe).__name__ == "WanImageToVideoPipeline"
         self.nets = [net for net in (pipe.transformer, pipe.transformer_2) if net is not None]
         self.boundary = float(pipe.config.boundary_ratio or 0.0) if len(self.nets) == 2 else 0.0
-        self.schedule, kind = diffusion.from_config(_named(pipe.scheduler))
+        self.schedule, kind = parts.schedule_of(pipe.scheduler)
         vae, patch = pipe.vae.config, self.nets[0].config.patch_size
         self.patch = (int(patch[1]), int(patch[2]))
         expected = int(vae.z_dim) + (int(vae.z_dim) + vae.scale_factor_temporal if self.channels_beside else 0)
-        if self.nets[0].config.in_channels != expected:
-            raise ValueError(
-                f"the transformer takes {self.nets[0].config.in_channels} channels and the autoencoder gives latents "
-                f"of {vae.z_dim}, which makes {expected}: they are not of one model"
-            )
+        parts.check_channels(self.nets[0].config.in_channels, int(vae.z_dim), expected)
         self.spec = DenoiserSpec(
             channels=int(vae.z_dim),
             stride=int(vae.scale_factor_spatial),
@@ -50,8 +45,8 @@ class Wan:
             fps=24.0 if self.per_token else 16.0,
         )
         names = ("transformer", "transformer_2", "vae", "image_encoder")
-        parts = {name: getattr(pipe, name, None) for name in names}
-        self.networks = {name: part for name, part in parts.items() if part is not None}
+        own = {name: getattr(pipe, name, None) for name in names}
+        self.networks = {name: part for name, part in own.items() if part is not None}
         self.identity = {"pipeline": type(pipe).__name__, "boundary": self.boundary, "schedule": repr(self.schedule)}
 
     @property
@@ -61,9 +56,7 @@ class Wan:
 
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings of umt5, [1, 512, D]."""
-        with torch.no_grad():
-            text, other = self.pipe.encode_prompt(prompt, negative, True, max_sequence_length=512)
-        return {"prompt": text, "negative": other}
+        return parts.read_pair(self.pipe, prompt, negative, 512)
 
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
@@ -84,8 +77,7 @@ class Wan:
         mask[:, :, 0] = 1
         inputs = (torch.cat([mask, beside], 1),)
         if self.nets[0].config.image_dim is not None:
-            levels = ((first[:, :, 0].float() + 1) * 127.5).round().clamp(0, 255).byte()
-            seen = self.pipe.encode_image(list(levels), first.device)
+            seen = self.pipe.encode_image(list(parts.as_bytes(first)), first.device)
             inputs = (*inputs, seen)
         return known, False, inputs
 
@@ -113,9 +105,7 @@ class Wan:
         pictures: tuple[Tensor, ...],
         unguided: bool,
     ) -> Tensor:
-        beside = pictures[:1] if self.channels_beside else ()
-        if self.channels_beside and not beside:
-            raise ValueError("this model is told a first frame: give one to `condition`")
+        beside = parts.needed(pictures)[:1] if self.channels_beside else ()
         if self.per_token:
             tokens = (noisy.shape[3] // self.patch[0]) * (noisy.shape[4] // self.patch[1])
             told = time.repeat_interleave(tokens, 1)
@@ -124,15 +114,11 @@ class Wan:
         flow = net(
             hidden_states=torch.cat([noisy, *beside], 1).to(net.dtype),
             timestep=told,
-            encoder_hidden_states=text["negative" if unguided else "prompt"].to(net.dtype),
+            encoder_hidden_states=parts.one_of_pair(text, unguided).to(net.dtype),
             encoder_hidden_states_image=pictures[1].to(net.dtype) if len(pictures) > 1 else None,
             return_dict=False,
         )[0]
         return flow.to(noisy.dtype)
-
-
-def _named(scheduler: Any) -> dict[str, Any]:
-    return {**scheduler.config, "_class_name": type(scheduler).__name__}
 
 
 def wrap(pipe: Any) -> Wan:

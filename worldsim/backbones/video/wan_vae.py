@@ -7,26 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldsim.backbones.video import parts
+from worldsim.backbones.video.denoiser import by_row
+
 
 def encode(vae: Any, video: Tensor) -> Tensor:
     """Normalised latents [B, C, F, h, w], the mode, of video [B, 3, T, Y, X] in [-1, 1]."""
     mean, std = _statistics(vae, video)
-    return (vae.encode(video.to(vae.dtype)).latent_dist.mode() - mean) / std
+    return (parts.mode(vae, video) - mean) / std
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Video [B, 3, T, Y, X] of normalised latents."""
     mean, std = _statistics(vae, latents)
-    return vae.decode((latents * std + mean).to(vae.dtype)).sample
-
-
-def check_channels(vae: Any, taken: int) -> None:
-    """Raise ValueError if the autoencoder's latents are not what the transformer takes."""
-    if int(vae.config.z_dim) != taken:
-        raise ValueError(
-            f"the transformer takes latents of {taken} channels and the autoencoder gives {vae.config.z_dim}: they are "
-            "not of one model"
-        )
+    return by_row(lambda row: vae.decode(row).sample, (latents * std + mean).to(vae.dtype))
 
 
 def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,82 @@
+"""Whether the weights of a pipeline fit, looked at before they are loaded: in main memory, and on the device."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import safe_open
+
+CONTAINER = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""What a container may use and does use (cgroup 2 and 1)."""
+EXPERTS = ("transformer", "transformer_2")
+
+
+def weights_of(folder: Path, variant: str | None) -> list[Path]:
+    """The files of weights of a part that are read: those of the variant (model.fp16.safetensors) if it has them."""
+    files = sorted(folder.glob("*.safetensors"))
+    asked = [file for file in files if variant in variants([file])]
+    return asked or [file for file in files if "." not in file.stem]
+
+
+def variants(files: Iterable[Path]) -> list[str]:
+    """The names of variants among files of weights: fp16 of model.fp16.safetensors and of its shards."""
+    return sorted({re.sub(r"-\d{5}-of-\d{5}$", "", file.stem.split(".")[-1]) for file in files if "." in file.stem})
+
+
+def entries(folder: Path, variant: str | None = None) -> int:
+    """How many numbers the weights of a part hold, of the files that are read."""
+    count = 0
+    for file in weights_of(folder, variant):
+        with safe_open(file, "pt") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count
+
+
+def check(folder: Path, sizes: Mapping[str, int], let_go: frozenset[str], device: str, offload: bool) -> None:
+    """Raise MemoryError if main memory or the device is too small for weights of `sizes` bytes by part.
+
+    All parts are read into main memory. To the device go those that are not let go of before (encoders of texts); with
+    `offload` one at a time.
+    """
+    what = f"the weights of {folder}"
+    _check(what, sum(sizes.values()), host_free(), "cpu", "--embeddings FILE (made once elsewhere)")
+    if device.startswith("cuda") and torch.cuda.is_available():
+        kept = [size for part, size in sizes.items() if part not in let_go]
+        need = max(kept, default=0) if offload else sum(kept)
+        remedy = "--embeddings FILE (made once elsewhere)" if offload else "--offload"
+        _check(what, need, torch.cuda.mem_get_info(device)[0], device, remedy)
+
+
+def check_beside(name: str, sizes: Mapping[str, int], device: str, offload: bool) -> None:
+    """Raise MemoryError if there is no room for denoisers of `sizes` bytes beside those that are open."""
+    what, remedy = f"a second denoiser of {name}", "leaving out --video.random-init"
+    _check(what, sum(sizes.values()), host_free(), "cpu", remedy)
+    if device.startswith("cuda") and torch.cuda.is_available() and not offload:
+        _check(what, sum(sizes.values()), torch.cuda.mem_get_info(device)[0], device, remedy)
+
+
+def host_free() -> int:
+    """Bytes of main memory that are free, within the limit of a container."""
+    free = int(psutil.virtual_memory().available)
+    for most, used in CONTAINER:
+        try:
+            free = min(free, int(most.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):  # there is no container, or it has no limit ("max")
+            continue
+    return free
+
+
+def _check(what: str, need: int, free: int, where: str, remedy: str) -> None:
+    if need > free:
+        raise MemoryError(
+            f"{what}: {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
+            f"{where}: try {remedy}, --dtype bfloat16, or a smaller model"
+        )

@@ -73,7 +73,11 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "finetuned": ("tiny_dinov2", FULL, (0,)),
     "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
     "random_encoder": ("random", SCRATCH, (0,)),
+    "own_reduction": ("own", SCRATCH, (0,)),
 }
+ONLY = {"own_reduction": ("two_room",)}  # asked where random weights, which have a reduction of their own, were best
+    "own_reduction": ("two_room",)
+}  # asked where the encoder of random weights, whose reduction is its own, was best
 CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 
@@ -85,14 +89,16 @@ def data(out: Path, name: str) -> Path:
 
 
 def encoder_flags(out: Path, name: str, encoder: str) -> list[str]:
-    """The encoder of random weights comes with a reduction of its own features; its predictor is never trained."""
-    if encoder != "random":
+    """That of random weights comes with a reduction of its features on the task's frames, as `own` does of tiny-dinov2;
+    the predictor that brings it is never trained."""
+    if encoder == "tiny_dinov2":
         return []
-    base, flags = out / name / "random-base", ["--encoder.random-init"]
+    base, flags = out / name / f"{encoder}-base", ["--encoder.random-init"] if encoder == "random" else []
     if not (base / runs.SUMMARY).is_file():
         common = ["--features", str(out / name / "features"), "--train.steps", "1", "--resume"]
         pretrain.run(parse(pretrain.Config, [str(data(out, name)), "--out", str(base), *common, *flags]))
-    return [*flags, "--no-pixels", "--no-probe", "--predictor.name", str(base / "predictor")]
+    flags = [*flags, "--no-pixels", "--no-probe"] if encoder == "random" else flags
+    return [*flags, "--predictor.name", str(base / "predictor")]
 
 
 def heads(out: Path, name: str, encoder: str) -> Path:
@@ -187,14 +193,15 @@ def tell(name: str, kind: str, won: NDArray[np.bool_], seeds: tuple[int, ...]) -
 def listed(stage: str) -> list[str]:
     """The jobs of a stage."""
     if stage == "heads":
-        return [f"heads:{name}:{encoder}" for name in TASKS for encoder in ("tiny_dinov2", "random")]
+        usual = [f"heads:{name}:{encoder}" for name in TASKS for encoder in ("tiny_dinov2", "random")]
+        return [*usual, *(f"heads:{name}:own" for name in ONLY["own_reduction"])]
     if stage == "train":
         return [
             f"train:{name}:{kind}:{seed}"
             for at in (0, 1)
             for kind, (_, _, seeds) in KINDS.items()
             for seed in seeds[at : at + 1]
-            for name in TASKS
+            for name in ONLY.get(kind, TASKS)
         ]
     if stage == "curve":
         return [f"curve:{name}:{of}:{value}" for name, task in TASKS.items() for of, value in points(task)]

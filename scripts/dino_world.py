@@ -76,8 +76,6 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "own_reduction": ("own", SCRATCH, (0,)),
 }
 ONLY = {"own_reduction": ("two_room",)}  # asked where random weights, which have a reduction of their own, were best
-    "own_reduction": ("two_room",)
-}  # asked where the encoder of random weights, whose reduction is its own, was best
 CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 

@@ -1,8 +1,8 @@
 """The jobs of `scripts/reproduce_dino_world.sh`: frozen predictor with action blocks, and its rivals, in three tasks.
 
 `dino_world.py OUT list STAGE` names the jobs of a stage, `dino_world.py OUT JOB` does one:
-`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `seen:ENV`, `rows:ENV`. What is
-finished is kept.
+`data:ENV`, `heads:ENV:ENCODER`, `train:ENV:KIND:SEED`, `curve:ENV:updates:1000`, `seen:ENV`, `fresh:ENV`,
+`rows:ENV`. What is finished is kept.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from worldsim.pixels import to_range
 from worldsim.protocols import Obs
 from worldsim.registry import build
 
-STAGES = ("data", "heads", "train", "curve", "seen", "rows")
+STAGES = ("data", "heads", "train", "curve", "seen", "fresh", "rows")
 SEEN_PAIRS = 25  # of the planner that encodes every state it tries
 PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
 
@@ -76,6 +76,7 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "own_reduction": ("own", SCRATCH, (0,)),
 }
 ONLY = {"own_reduction": ("two_room",)}  # asked where random weights, which have a reduction of their own, were best
+FRESH = ("own_reduction", "random_encoder", "finetuned")  # judged again on pairs of another seed, where `ONLY` says so
 CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 
@@ -152,6 +153,14 @@ def seen(out: Path, name: str) -> None:
     tell(name, "simulator_seen", won[None], (0,))
 
 
+def fresh(out: Path, name: str) -> None:
+    """Rows of pairs that nobody had seen when a kind was added because of another's figure on the fixed ones."""
+    task = TASKS[name]
+    for kind in FRESH:
+        won = successes(out / name / f"{kind}-0", task.env, task.protocol, PAIRS, task.flags, seed=1)
+        tell(name, f"{kind}.fresh_pairs", won[None], (0,))
+
+
 def points(task: Task) -> list[tuple[str, int]]:
     """The points of its curves."""
     return [
@@ -203,7 +212,7 @@ def listed(stage: str) -> list[str]:
         ]
     if stage == "curve":
         return [f"curve:{name}:{of}:{value}" for name, task in TASKS.items() for of, value in points(task)]
-    return [f"{stage}:{name}" for name in TASKS]
+    return [f"{stage}:{name}" for name in (ONLY["own_reduction"] if stage == "fresh" else TASKS)]
 
 
 def main() -> None:
@@ -227,6 +236,8 @@ def main() -> None:
         train(given.out, name, rest[0], int(rest[1]))
     elif stage == "seen":
         seen(given.out, name)
+    elif stage == "fresh":
+        fresh(given.out, name)
     elif stage == "curve":
         curve(given.out, name, rest[0], int(rest[1]))
     else:

@@ -50,22 +50,33 @@ def trained(run: Path, data: Path, features: Path, flags: Sequence[str]) -> Path
 
 
 def successes(
-    run: Path, env: str, protocol: str, pairs: int, search: Sequence[str], distance: plan.Distance = "temporal"
+    run: Path,
+    env: str,
+    protocol: str,
+    pairs: int,
+    search: Sequence[str],
+    distance: plan.Distance = "temporal",
+    seed: int = 0,
 ) -> NDArray[np.bool_]:
-    """Success [P] of planning on the fixed pairs of an environment, kept in the run folder."""
+    """Success [P] of planning on the pairs of an environment, 0 the fixed ones, kept in the run folder."""
 
     def judge() -> list[bool]:
         config = parse(plan.Config, [str(run), "--protocol", protocol, *search])
         loaded = saved.load(run)
-        dynamics, tasks, n = envs.dynamics(env), envs.pairs(env, protocol, pairs, 0), loaded.model.spec.actions_per_step
+        dynamics, tasks, n = (
+            envs.dynamics(env),
+            envs.pairs(env, protocol, pairs, seed),
+            loaded.model.spec.actions_per_step,
+        )
         planner, near, dtype = registry.build(config.planner), plan.goal_distance(loaded, distance), config.dtype
         dtype_of = resolve(dtype, config.device)
         make = acting.policy(loaded.model, planner, near, 0, dtype=dtype_of, execute=config.execute)
         won, _, _, _ = acting.carry_out(dynamics, tasks, make, n, 50, f"{run.name} {protocol}", 0)
         return won.tolist()
 
-    suffix = "" if distance == "temporal" else f"-{distance}"
+    suffix = ("" if distance == "temporal" else f"-{distance}") + (f"-{seed}" if seed else "")
     asked = {"env": env, "pairs": pairs, "search": list(search), "distance": distance}
+    asked |= {"seed": seed} if seed else {}
     return np.array(_kept(run / f"{protocol}{suffix}.json", asked, judge))
 
 

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out="${1:-runs/dino_world}" jobs="${2:-2}"
 scripts/setup pusht
 export OMP_NUM_THREADS=1
-for stage in data heads train curve seen rows; do
+for stage in data heads train curve seen fresh rows; do
     .venv/bin/python scripts/dino_world.py "$out" list "$stage" |
         xargs -P "$([ "$stage" = rows ] && echo 1 || echo "$jobs")" -I JOB .venv/bin/python scripts/dino_world.py "$out" JOB
 done

@@ -73,10 +73,11 @@ KINDS: dict[str, tuple[str, list[str], tuple[int, ...]]] = {  # the encoder, wha
     "finetuned": ("tiny_dinov2", FULL, (0,)),
     "dino_wm": ("tiny_dinov2", DINO_WM, (0,)),
     "random_encoder": ("random", SCRATCH, (0,)),
-    "own_reduction": ("own", SCRATCH, (0,)),
+    "own_reduction": ("own", SCRATCH, (0, 1)),
 }
-ONLY = {"own_reduction": ("two_room",)}  # asked where random weights, which have a reduction of their own, were best
-FRESH = ("own_reduction", "random_encoder", "finetuned")  # judged again on pairs of another seed, where `ONLY` says so
+FRESH = {"two_room": ("own_reduction", "random_encoder", "finetuned")}  # judged again on pairs of another seed: the
+# figures of this task were why `own_reduction` was added
+SEEN = {"tiny_dinov2": "simulator_seen", "own": "simulator_seen_own"}  # whose learned distance; the row
 CURVES = {"updates": (1000, 2000, 4000), "episodes": (100, 300)}  # of `finetuned`; a task's own updates are its row
 
 
@@ -126,11 +127,16 @@ def curve(out: Path, name: str, of: str, value: int) -> None:
 
 
 def seen(out: Path, name: str) -> None:
-    """The row of a perfect model with the learned distance: the true simulator, whose states are drawn and encoded."""
-    task, row = TASKS[name], f"{name}.simulator_seen.success"
-    if runs.has_result("dino_world", row):
-        return
-    loaded, dynamics = saved.load(heads(out, name, "tiny_dinov2")), envs.dynamics(task.env)
+    """The rows of a perfect model with a learned distance: the true simulator, whose states are drawn and encoded."""
+    for encoder, kind in SEEN.items():
+        if not runs.has_result("dino_world", f"{name}.{kind}.success"):
+            seen_by(out, name, encoder, kind)
+
+
+def seen_by(out: Path, name: str, encoder: str, kind: str) -> None:
+    """That row with the features and the distance of one encoder."""
+    task = TASKS[name]
+    loaded, dynamics = saved.load(heads(out, name, encoder)), envs.dynamics(task.env)
     learned, near = loaded.model, goal_distance(loaded, "temporal")
     assert isinstance(learned, FeatureModel)
 
@@ -149,14 +155,14 @@ def seen(out: Path, name: str) -> None:
     tasks = envs.pairs(task.env, task.protocol, SEEN_PAIRS, 0)
     planner = build(parse(plan.Config, [str(out), *task.flags]).planner)
     make = acting.simulated(simulator.build(simulator.Config(STEPS), dynamics), planner, distance, 0, task.execute)
-    won, _, _, _ = acting.carry_out(dynamics, tasks, make, STEPS, SEEN_PAIRS, row, 0)
-    tell(name, "simulator_seen", won[None], (0,))
+    won, _, _, _ = acting.carry_out(dynamics, tasks, make, STEPS, SEEN_PAIRS, kind, 0)
+    tell(name, kind, won[None], (0,))
 
 
 def fresh(out: Path, name: str) -> None:
     """Rows of pairs that nobody had seen when a kind was added because of another's figure on the fixed ones."""
     task = TASKS[name]
-    for kind in FRESH:
+    for kind in FRESH[name]:
         won = successes(out / name / f"{kind}-0", task.env, task.protocol, PAIRS, task.flags, seed=1)
         tell(name, f"{kind}.fresh_pairs", won[None], (0,))
 
@@ -200,19 +206,18 @@ def tell(name: str, kind: str, won: NDArray[np.bool_], seeds: tuple[int, ...]) -
 def listed(stage: str) -> list[str]:
     """The jobs of a stage."""
     if stage == "heads":
-        usual = [f"heads:{name}:{encoder}" for name in TASKS for encoder in ("tiny_dinov2", "random")]
-        return [*usual, *(f"heads:{name}:own" for name in ONLY["own_reduction"])]
+        return [f"heads:{name}:{encoder}" for name in TASKS for encoder in ("tiny_dinov2", "random", "own")]
     if stage == "train":
         return [
             f"train:{name}:{kind}:{seed}"
             for at in (0, 1)
             for kind, (_, _, seeds) in KINDS.items()
             for seed in seeds[at : at + 1]
-            for name in ONLY.get(kind, TASKS)
+            for name in TASKS
         ]
     if stage == "curve":
         return [f"curve:{name}:{of}:{value}" for name, task in TASKS.items() for of, value in points(task)]
-    return [f"{stage}:{name}" for name in (ONLY["own_reduction"] if stage == "fresh" else TASKS)]
+    return [f"{stage}:{name}" for name in (FRESH if stage == "fresh" else TASKS)]
 
 
 def main() -> None:

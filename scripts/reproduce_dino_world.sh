@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rows dino_world:TASK.KIND.success of docs/results: action blocks and their rivals at equal updates in three tasks.
 #   scripts/reproduce_dino_world.sh [OUT] [JOBS]      what is finished in OUT is kept; JOBS run side by side
-# No job takes 40 minutes on one core; all of them take about six hours on two.
+# No job takes 40 minutes on one core; all of them take about seven hours on two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/dino_world}" jobs="${2:-2}"

@@ -1,116 +1,118 @@
-"""Time one rollout of 256 candidates x 5 steps, cached and not, and whole decisions: rows `planning:...`.
+"""Time planning beside torch-world's DINOWM + CEM and stable-worldmodel's PreJEPA + CEM: rows `planning:...`.
 
-`python scripts/bench_planning.py [RUN]`; RUN is a finished quickstart, from which decisions per second are taken too.
+    python scripts/bench_planning.py                        # makes the rivals' environment first, if it is not there
+    python scripts/bench_planning.py --sizes.frames 3       # three frames seen, not one: rows `....frames_3`
+
+Both sides are processes that take turns: ours, theirs, ours, theirs. docs/planning_speed.md says what is equal.
 """
 
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
+from bench_rollouts import interval
+from planning_workers import Sizes
 
-from worldsim import envs
-from worldsim.backbones import dino_world
-from worldsim.backbones.dino_world import Memory
-from worldsim.jobs import plan, runs, saved
-from worldsim.policies import cem
-from worldsim.protocols import ActionSpec
+from worldsim.jobs import runs
 
-FRAMES, STEPS, CANDIDATES, REPEATS = 4, 5, 256, 9
-
-
-def paired_ratio(slow: Callable[[], object], fast: Callable[[], object]) -> np.ndarray:
-    """Seconds of `slow` over seconds of `fast`, measured in turn [REPEATS]."""
-    ratios = []
-    for work in (slow, fast):
-        work()
-    for _ in range(REPEATS):
-        seconds = []
-        for work in (slow, fast):
-            begin = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - begin)
-        ratios.append(seconds[0] / seconds[1])
-    return np.array(ratios)
+RIVALS = {"torch_world": "torch-world==0.2.0", "stable_worldmodel": "stable-worldmodel==0.1.1"}
+TOLERANCE = 0.02  # of parameters
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def rollouts() -> dict[str, Callable[[], torch.Tensor]]:
-    """The same imagination in three ways; each starts from 4 real frames of one root."""
-    from worldsim.adapters import action_blocks
+@dataclass(frozen=True)
+class Config:
+    """What is timed."""
 
-    base = dino_world.build(dino_world.Config())
-    n, width = base.architecture.grid[0] * base.architecture.grid[1], base.width
-    adapter = action_blocks.build(action_blocks.Config(), base, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 5)
-    torch.manual_seed(0)
-    context, actions = torch.randn(1, FRAMES, n, width), torch.rand(CANDIDATES, FRAMES - 1 + STEPS, 5, 2) * 2 - 1
-    times = torch.arange(FRAMES + STEPS + 1).float()[None] * 0.5
-
-    def full() -> torch.Tensor:
-        frames = context.expand(CANDIDATES, -1, -1, -1)
-        for t in range(FRAMES, FRAMES + STEPS):
-            inject = adapter.inject(actions[:, :t])
-            frames = torch.cat(
-                [frames, base.predict(frames, times[:, : t + 1].expand(CANDIDATES, -1), inject)[:, -1:]], 1
-            )
-        return frames[:, FRAMES:]
-
-    def last_query() -> torch.Tensor:
-        frames = context.expand(CANDIDATES, -1, -1, -1)
-        for t in range(FRAMES, FRAMES + STEPS):
-            memory = base.remember(frames, times[:, :t].expand(CANDIDATES, -1))
-            now = times[:, t].expand(CANDIDATES)
-            new = base.query_frame([memory], now, adapter.inject(actions[:, t - 1 : t]))
-            frames = torch.cat([frames, new[:, None]], 1)
-        return frames[:, FRAMES:]
-
-    def cached() -> torch.Tensor:
-        memories: list[Memory] = [base.remember(context, times[:, :FRAMES])]
-        frames = []
-        for t in range(FRAMES, FRAMES + STEPS):
-            now = times[:, t].expand(CANDIDATES)
-            frames.append(base.query_frame(memories, now, adapter.inject(actions[:, t - 1 : t])))
-            memories.append(base.remember(frames[-1][:, None], now[:, None]))
-        return torch.stack(frames, 1)
-
-    return {"full_forward": full, "last_query": last_query, "cached": cached}
+    venv: Path = Path("runs/rivals_env")
+    """Where the environment of the rivals is, or goes."""
+    repeats: int = 7
+    """Pairs of decisions, beside one of each side to warm up."""
+    sizes: Sizes = field(default_factory=Sizes)
 
 
-def decisions(run: Path) -> np.ndarray:
-    """Decisions per second, one at a time: render, encode, 32 candidates x horizon 3 x 2 iterations."""
-    loaded = saved.load(run)
-    dynamics, tasks = envs.dynamics("worldsim/TwoRoom-v0"), envs.pairs("worldsim/TwoRoom-v0", "near", 12, 0)
-    planner = cem.build(cem.Config(samples=32, elites=4, iterations=2, horizon=3))
-    make = plan.policy(loaded.model, planner, plan.goal_distance(loaded, "temporal"), 0)
-    rates = []
-    for i in range(len(tasks.start)):
-        one = envs.pairs("worldsim/TwoRoom-v0", "near", i + 1, 0)
-        single = type(one)(one.start[i:], one.goal[i:], one.budget)
-        _, _, _, spent = plan.carry_out(dynamics, single, make, 5, 1, "decisions", 0)
-        rates.append(spent.decisions / spent.seconds)
-    return np.array(rates[1:])
+class Worker:
+    """A process of scripts/planning_workers.py."""
+
+    def __init__(self, python: Path, name: str, sizes: Sizes) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(sizes.threads))
+        command = [str(python), str(REPOSITORY / "scripts/planning_workers.py"), name, json.dumps(asdict(sizes))]
+        environment = {**os.environ, **threads, "PYTHONPATH": str(REPOSITORY) if name == "worldsim" else ""}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        about = self._answer()
+        self.parameters, self.torch = int(about["parameters"]), str(about["torch"])
+
+    def _answer(self) -> dict[str, float | str]:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} failed:\n{self.process.stderr.read()}")
+        return json.loads(line)
+
+    def decide(self, i: int) -> tuple[float, float]:
+        """Seconds of processor time and on the clock of decision i."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{i}\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        return float(answer["cpu"]), float(answer["wall"])
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The median and its bootstrap interval of 95 %."""
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(values, (2000, len(values))), axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(np.median(values)), float(low), float(high)
+def environment(venv: Path) -> Path:
+    """The interpreter of an environment with both rivals and the torch that runs here."""
+    python = venv / "bin/python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    found = subprocess.run([str(python), "-m", "pip", "show", "-q", "torch-world", "stable-worldmodel"])
+    if found.returncode:
+        packages = [f"torch=={torch.__version__.partition('+')[0]}", *RIVALS.values()]
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
+    return python.absolute()
 
 
-def record(name: str, values: np.ndarray) -> None:
-    """Append the median with a bootstrap interval."""
-    runs.append_result("planning", name, *interval(values), len(values), [0], " ".join(sys.argv))
+def compare(ours: Worker, theirs: Worker, repeats: int) -> np.ndarray:
+    """Their seconds over ours, of processor time and on the clock [repeats, 2]."""
+    seconds = np.array([[ours.decide(i), theirs.decide(i)] for i in range(repeats + 1)])[1:]
+    logging.info("median seconds (processor, clock): ours %s, theirs %s", *np.median(seconds, axis=0).round(3))
+    return seconds[:, 1] / seconds[:, 0]
+
+
+def main(config: Config) -> None:
+    """A row for each rival."""
+    python = environment(config.venv)
+    ours = Worker(Path(sys.executable), "worldsim", config.sizes)
+    changed = [f for f in fields(Sizes) if getattr(config.sizes, f.name) != f.default]
+    told = [(f.name, getattr(config.sizes, f.name)) for f in changed]
+    command = " ".join(["scripts/bench_planning.py", *(f"--sizes.{name} {value}" for name, value in told)])
+    for name in RIVALS:
+        theirs = Worker(python, name, replace(config.sizes, parameters=ours.parameters))
+        assert theirs.torch == ours.torch, f"{name} runs torch {theirs.torch} and we {ours.torch}"
+        share = theirs.parameters / ours.parameters
+        assert abs(share - 1) <= TOLERANCE, f"{name} has {share:.3f} of our parameters"
+        logging.info("parameters: ours %d, %s %d", ours.parameters, name, theirs.parameters)
+        ratios = compare(ours, theirs, config.repeats)
+        logging.info("%s on the clock: %.2f times as long [%.2f, %.2f]", name, *interval(ratios[:, 1]))
+        row = ".".join([f"speedup_over_{name}", *(f"{key}_{value}" for key, value in told)])
+        runs.append_result("planning", row, *interval(ratios[:, 0]), len(ratios), [0], command)
+        theirs.close()
+    ours.close()
 
 
 if __name__ == "__main__":
-    with torch.no_grad():
-        ways = rollouts()
-        same = {name: float((way() - ways["cached"]()).abs().max()) for name, way in ways.items()}
-        assert max(same.values()) < 1e-4, same
-        for name in ("full_forward", "last_query"):
-            record(f"cached_over_{name}", paired_ratio(ways[name], ways["cached"]))
-        if len(sys.argv) > 1:
-            record("two_room.decisions_per_second", decisions(Path(sys.argv[1])))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(tyro.cli(Config))

@@ -1,4 +1,4 @@
-"""One side of scripts/bench_rivals.py: builds NAME of SIZES, then times a decision for each line that it reads.
+"""One side of scripts/bench_planning.py: builds NAME of SIZES, then times a decision for each line that it reads.
 
 Runs in the environment of NAME, so worldsim, torch_world and stable_worldmodel are imported only where they are built.
 Every encoder is the identity: observations and goals are tokens already, so that what is timed is planning alone.

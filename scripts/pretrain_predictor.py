@@ -4,9 +4,10 @@ Draws the video of worlds (TwoRoom is none of them), pretrains without actions, 
 models. What is there already is kept: a run that was stopped goes on.
 """
 
-import shutil
 import sys
 from pathlib import Path
+
+from bundling import bundle
 
 from worldsim.jobs import pretrain, train, worlds_video
 from worldsim.pretrained import ROOT
@@ -17,4 +18,4 @@ if __name__ == "__main__":
     if not data.exists():
         worlds_video.run(worlds_video.Config(data, videos=3000))
     config = pretrain.Config(data, out / "run", frames=5, batch=48, train=train.Config(steps=3900), resume=True)
-    shutil.copytree(pretrain.run(config), ROOT / "tiny-dino-world", dirs_exist_ok=True)
+    bundle(pretrain.run(config), ROOT / "tiny-dino-world")

@@ -8,7 +8,6 @@ on; `--stage` ends after one of the stages. It needs `pip install 'worldsim-mode
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 import tyro
+from bundling import bundle
 
 from worldsim import config as configuration
-from worldsim.files import filling, put_back
+from worldsim.files import put_back
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
 from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.pretrained import ROOT
@@ -34,7 +34,6 @@ WEIGHTS = (4.0, *(0.5 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  
 SEED = 915_366_107
 """Of all that is collected: no seed that somebody would choose for data to be judged on, least of all 0."""
 LENGTH = 150  # frames of an episode of a game at most
-CARD = "README.md"  # of a bundled model; written by hand
 LIMIT = 15e6  # bytes of the folder
 Stage = Literal["data", "tables", "autoencoder", "latents", "transformer", "bundle"]
 log = logging.getLogger("worldsim.scripts.pretrain_video")
@@ -105,14 +104,6 @@ def main(config: Config) -> None:
     check_bytes(size)
     bundle(model, config.bundle)
     log.info("%s takes %.1f MB", config.bundle, size / 1e6)
-
-
-def bundle(model: Path, folder: Path) -> None:
-    """Copy a model to where the bundled ones are, in place of an old one, whose card stays."""
-    with filling(folder) as new:
-        shutil.copytree(model, new, dirs_exist_ok=True)
-        if (folder / CARD).is_file():
-            shutil.copyfile(folder / CARD, new / CARD)
 
 
 def check_bytes(size: int) -> None:

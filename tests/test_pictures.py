@@ -55,7 +55,7 @@ def test_lpips_is_that_of_the_package_with_the_same_weights(tmp_path: Path) -> N
 
 
 def test_weights_of_lpips_that_are_none_are_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="needs its weights as safetensors"):
+    with pytest.raises(FileNotFoundError, match="LPIPS needs the weights of LPIPS with AlexNet"):
         Lpips(tmp_path / "none")
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04 a pickle, which is never opened")
     with pytest.raises(ValueError, match="is no safetensors file"):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from worldsim.backbones.given import weights
 
 Three = tuple[int, int, int]
 SIDE = 224  # px that clips are scaled to
@@ -40,23 +40,15 @@ class I3D:
 
         Raises FileNotFoundError if it is not there and ValueError for a file that is something else.
         """
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is not there: FVD needs the weights of I3D as safetensors")
-        try:
-            state = load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is no safetensors file ({error}): write the state of I3D as one") from error
         due = [f"{unit}.conv3d.weight" for unit in _UNITS]
         due += [f"{unit}.bn.{part}" for unit in _UNITS for part in _NORM]
-        missing = [name for name in (*due, *_LOGITS) if name not in state]
-        if missing:
-            raise ValueError(f"{file} lacks {len(missing)} tensors of I3D ({missing[0]}, ...)")
+        state = weights(file, (*due, *_LOGITS), "FVD", "I3D")
         for unit in _UNITS:
             side = _KERNELS.get(unit, 3 if unit.endswith(("b1b", "b2b")) else 1)
             shape = tuple(state[f"{unit}.conv3d.weight"].shape[2:])
             if shape != (side, side, side):
                 raise ValueError(f"{file}: {unit} of I3D has kernels of {side} x {side} x {side}, these are of {shape}")
-        self._state = {name: state[name].float() for name in (*due, *_LOGITS)}
+        self._state = state
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
+
+from worldsim.backbones.given import weights
 
 _LAYERS = (("slice1.0", 4, 2), ("slice2.3", 1, 2), ("slice3.6", 1, 1), ("slice4.8", 1, 1), ("slice5.10", 1, 1))
 """Name, stride and padding of each convolution, as the package `lpips` names them."""
@@ -24,20 +24,9 @@ class Lpips:
 
         Raises FileNotFoundError if it is not there and ValueError for a file that is something else.
         """
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is not there: LPIPS needs its weights as safetensors")
-        try:
-            state = load_file(file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{file} is no safetensors file ({error}): write the state of lpips.LPIPS as one"
-            ) from error
         due = [f"net.{name}.{part}" for name, _, _ in _LAYERS for part in ("weight", "bias")]
         due += [f"lin{i}.model.1.weight" for i in range(len(_LAYERS))]
-        missing = [name for name in due if name not in state]
-        if missing:
-            raise ValueError(f"{file} lacks {len(missing)} tensors of LPIPS with AlexNet ({missing[0]}, ...)")
-        self._state = {name: state[name].float() for name in due}
+        self._state = weights(file, due, "LPIPS", "LPIPS with AlexNet")
 
     @torch.no_grad()
     def __call__(self, one: Tensor, two: Tensor) -> Tensor:

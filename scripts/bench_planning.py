@@ -25,6 +25,7 @@ from planning_workers import Sizes
 from worldsim.jobs import runs
 
 RIVALS = {"torch_world": "torch-world==0.2.0", "stable_worldmodel": "stable-worldmodel==0.1.1"}
+UNDECLARED = ("opencv-python-headless", "imageio")  # stable-worldmodel imports them and does not ask for them
 TOLERANCE = 0.02  # of parameters
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -78,9 +79,9 @@ def environment(venv: Path) -> Path:
     python = venv / "bin/python"
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    found = subprocess.run([str(python), "-m", "pip", "show", "-q", "torch-world", "stable-worldmodel"])
+    found = subprocess.run([str(python), "-m", "pip", "show", "-q", "torch-world", "stable-worldmodel", *UNDECLARED])
     if found.returncode:
-        packages = [f"torch=={torch.__version__.partition('+')[0]}", *RIVALS.values()]
+        packages = [f"torch=={torch.__version__.partition('+')[0]}", *RIVALS.values(), *UNDECLARED]
         subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
     return python.absolute()
 

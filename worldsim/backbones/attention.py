@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +58,21 @@ def rotary_angles(times: Tensor, layout: Layout, head: int) -> Tensor:
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Rotate x [B, heads, S, head] by angles [B, S, 3 P], half-split within each axis; the rest stays."""
-    count = angles.shape[-1] // 3
-    cos = rearrange(angles.cos(), "b s (a p) -> b 1 s a p", a=3).to(x.dtype)
-    sin = rearrange(angles.sin(), "b s (a p) -> b 1 s a p", a=3).to(x.dtype)
-    turned = x[..., : 6 * count].unflatten(-1, (3, 2, count))
-    first, second = turned[..., 0, :], turned[..., 1, :]
-    out = torch.stack([first * cos - second * sin, second * cos + first * sin], -2).flatten(-3)
-    return torch.cat([out, x[..., 6 * count :]], -1)
+    x, count = x.contiguous(), angles.shape[-1] // 3
+    both = angles.unflatten(-1, (3, 1, count)).expand(-1, -1, 3, 2, count).flatten(2)
+    whole = F.pad(both, (0, x.shape[-1] - both.shape[-1]))[:, None]
+    turned = x @ _quarter_turn(count, x.shape[-1]).to(x)  # a product, as rows of P numbers are slow to pick out
+    return torch.addcmul(x * whole.cos().to(x.dtype), turned, whole.sin().to(x.dtype))
+
+
+@lru_cache
+def _quarter_turn(count: int, head: int) -> Tensor:
+    """The matrix [head, head] that turns each pair of numbers by 90 degrees."""
+    turn = torch.zeros(head, head, device="cpu")  # whatever device is the default of the first caller
+    places = torch.arange(6 * count, device="cpu").unflatten(0, (3, 2, count))
+    first, second = places[:, 0].flatten(), places[:, 1].flatten()
+    turn[second, first], turn[first, second] = -1.0, 1.0
+    return turn
 
 
 def attend(query: Tensor, parts: list[tuple[Tensor, Tensor]], mask: Tensor | None = None) -> Tensor:

@@ -48,7 +48,7 @@ class Config:
     """The last stage to do."""
     share: float = 1.0
     """Of the data that is collected."""
-    autoencoder_steps: int = 8000
+    autoencoder_steps: int = 6000
     autoencoder_batch: int = 32
     steps: int = 6000
     batch: int = 32

@@ -18,7 +18,7 @@ from worldsim.learners.autoencoder import (
     vary,
 )
 
-SMALL = Architecture((8, 8), layers=1, channels=4, groups=4)
+SMALL = Architecture(patch=2, channels=4, hidden=32, encoder_depth=2, decoder_depth=2, heads=2, window=4)
 SIZE = 16
 
 
@@ -45,7 +45,7 @@ def learner(steps: int = 40, precision: str = "float32") -> AutoencoderLearner:
         ),
     )
     torch.manual_seed(0)
-    return AutoencoderLearner(config, build_autoencoder(SMALL, SIZE), lambda s: dots(8, s), steps, dots(8, 10_000))
+    return AutoencoderLearner(config, build_autoencoder(SMALL), lambda s: dots(8, s), steps, dots(8, 10_000))
 
 
 def test_a_small_dot_weighs_as_much_as_the_whole_picture() -> None:
@@ -112,8 +112,30 @@ def test_the_weights_of_training_are_kept_in_float32_beside_a_working_copy() -> 
 def test_numbers_that_no_training_can_have_are_refused(settings: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Config(**settings)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="multiple of groups"):
-        Architecture((12, 16), groups=8)
+    with pytest.raises(ValueError, match="multiple of heads"):
+        Architecture(hidden=30, heads=4)
+    with pytest.raises(ValueError, match="window is 0"):
+        Architecture(window=0)
+
+
+def test_pictures_of_any_size_that_windows_divide_go_through() -> None:
+    torch.manual_seed(0)
+    network = build_autoencoder(SMALL).eval()
+    pictures = torch.rand(2, 3, 16, 24) * 2 - 1
+    latents = network.encode(pictures).latent_dist.mode()
+    assert latents.shape == (2, 4, 8, 12) and network.decode(latents).sample.shape == pictures.shape
+    with pytest.raises(ValueError, match="pictures are 20 x 16, multiples of 8 are taken"):
+        network.encode(torch.zeros(1, 3, 20, 16))
+
+
+def test_windows_see_each_other_where_they_are_shifted() -> None:
+    torch.manual_seed(0)
+    network = build_autoencoder(SMALL).eval()
+    pictures = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    network.encode(pictures).latent_dist.mode()[0, :, 3, 3].sum().backward()
+    assert pictures.grad is not None
+    felt = pictures.grad[0].abs().sum(0)
+    assert float(felt[:8, :8].sum()) > 0 and float(felt[8:, 8:].sum()) > 0, "the next window is seen, too"
 
 
 @pytest.mark.parametrize("name", ["lr", "clip", "held_out_steps"])

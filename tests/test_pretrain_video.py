@@ -24,7 +24,7 @@ from worldsim.jobs.round_trip import Config as RoundTrip
 from worldsim.learners import autoencoder, averaged, video_diffusion
 from worldsim.protocols import ActionSpec
 
-SMALL = autoencoder.Architecture((4, 4, 8, 8), layers=1, channels=4, groups=4)
+SMALL = autoencoder.Architecture(4, 4, 16, 1, 1, 2, 8)
 
 
 def config_in(folder: Path) -> pretrain_video.Config:
@@ -60,10 +60,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_of_a_run_opens_as_a_video_model_and_keeps_its_contract(made: Path) -> None:
     denoiser = video.build(video.Config(str(made)))
     spec = denoiser.spec
-    assert (spec.channels, spec.stride, spec.multiple, spec.per_frame, spec.kind) == (4, 8, 16, True, "flow")
+    assert (spec.channels, spec.stride, spec.multiple, spec.per_frame, spec.kind) == (4, 4, 32, True, "flow")
     generator = torch.Generator().manual_seed(0)
     clip = torch.rand(2, 3, 3, 64, 64, generator=generator) * 2 - 1
-    check_denoiser(denoiser, clip, torch.randn(2, 3, 4, 8, 8, generator=generator))
+    check_denoiser(denoiser, clip, torch.randn(2, 3, 4, 16, 16, generator=generator))
 
 
 def test_latents_of_training_frames_have_unit_variance(made: Path) -> None:
@@ -162,7 +162,7 @@ def test_stages_are_done_one_by_one(made: Path, tmp_path: Path) -> None:
     ("settings", "told"),
     [
         ({"size": None}, "square and of one size"),
-        ({"size": 40}, "multiples of 16.*--size"),
+        ({"size": 40}, "multiples of 32.*--size"),
         ({"frames": 50}, "needs 50"),
         ({"weights": (1.0,)}, "weights are"),
         ({"val": 0.95}, "cannot be split"),

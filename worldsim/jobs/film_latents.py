@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldsim import precision
 from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.data.cache import Config as CacheConfig
 from worldsim.data.cache import FeatureCache, cache_features
 from worldsim.jobs.films import Table, Tabled, picture_rows
@@ -28,13 +28,13 @@ MEASURED = 4096  # frames that mean and deviation are measured on
 class FrozenAutoencoder(Frozen):
     """An autoencoder whose weights are those that are stored (in bfloat16), as an encoder: its places are tokens."""
 
-    def __init__(self, network: AutoencoderKL, size: int, channels: int, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, network: PatchAutoencoder, size: int, channels: int, device: str, dtype: torch.dtype) -> None:
         """network: is copied; dtype: of its passes; size: px of a side."""
         super().__init__()
         stored: Any = copy.deepcopy(network).bfloat16()
         self.fingerprint = fingerprint(stored.state_dict())
         self.network: Any = nn.Module.to(stored, device, dtype)  # that of diffusers warns of other dtypes
-        side = size // 2 ** (len(stored.config.block_out_channels) - 1)
+        side = size // int(stored.config.patch)
         self.grid, self.width = (side, side), channels
         self._dtype = dtype
         self.freeze()

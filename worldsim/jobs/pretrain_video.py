@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ STAGES = ("tables", "autoencoder", "latents", "transformer")
 class Transformer:
     """The size of the video diffusion model; channels and sides of a latent are the autoencoder's."""
 
-    patch: int = 2
+    patch: int = 4
+    """Latents of a token, up and across."""
     hidden: int = 256
     depth: int = 6
     heads: int = 4
@@ -114,7 +116,7 @@ def run(config: Config) -> Path:
         return folder
     common = Common(folder, tables, share, config.looked_at, config.seed, config.resume, config.dtype, device)
     torch.manual_seed(config.seed)
-    network = build_autoencoder(config.autoencoder.architecture, size)
+    network = build_autoencoder(config.autoencoder.architecture)
     summary, encoder = train_autoencoder(common, config.autoencoder, network, config.autoencoder_train)
     summary["round_trip"] = round_trips(common, encoder, config.round_trip)
     runs.write_summary(folder, summary)
@@ -137,14 +139,15 @@ def run(config: Config) -> Path:
 
 def model_bytes(config: Config, size: int) -> int:
     """What the weights of both networks take in the folder, of frames size x size."""
-    networks = (build_autoencoder(config.autoencoder.architecture, size), _transformer(config, size))
+    networks = (build_autoencoder(config.autoencoder.architecture), _transformer(config, size))
     return sum(2 * parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def _size(config: Config, sets: Sequence[FilmSet]) -> int:
     """Pixels of a side. Raises ValueError for one that the networks do not take, naming the nearest."""
     size = (sets[0].dataset.schema.image or (0,))[0]
-    multiple = config.autoencoder.architecture.stride * config.transformer.patch
+    shape = config.autoencoder.architecture
+    multiple = math.lcm(shape.multiple, shape.patch * config.transformer.patch)
     if size % multiple or not size:
         near = max(1, round(size / multiple)) * multiple
         raise ValueError(
@@ -159,5 +162,5 @@ def _transformer(config: Config, size: int) -> BlockCausalTransformer:
     torch.manual_seed(config.seed)
     own, shape = config.transformer, config.autoencoder.architecture
     return BlockCausalTransformer(
-        shape.channels, size // shape.stride, own.patch, own.hidden, own.depth, own.heads, own.mlp_ratio
+        shape.channels, size // shape.patch, own.patch, own.hidden, own.depth, own.heads, own.mlp_ratio
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim import diffusion, precision
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.data.cache import FeatureCache, to_video
 from worldsim.files import atomic_write_json
 from worldsim.jobs import round_trip, train
@@ -66,7 +66,7 @@ class Latents:
 
 
 def train_autoencoder(
-    common: Common, config: autoencoder.Config, network: AutoencoderKL, loop: train.Config
+    common: Common, config: autoencoder.Config, network: PatchAutoencoder, loop: train.Config
 ) -> tuple[dict[str, Any], FrozenAutoencoder]:
     """Figures of the training, and what it made, as it will be stored."""
 

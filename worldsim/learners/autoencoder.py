@@ -1,7 +1,7 @@
 """The autoencoder of a latent video model: frames to latents and back, so that small moving things are not lost.
 
-Diffusers' `AutoencoderKL` (Rombach et al. 2022), trained without a discriminator and without perceptual features: the
-pictures are simple, and what counts is where things are.
+A `PatchAutoencoder`, trained as that of latent diffusion (Rombach et al. 2022) but without a discriminator and without
+perceptual features: the pictures are simple, and what counts is where things are.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.learners import averaged
 from worldsim.learners.averaged import Averaged, check_numbers
 
@@ -25,25 +25,31 @@ AROUND = 9  # px a side of what a pixel is compared with
 
 @dataclass(frozen=True)
 class Architecture:
-    """The size of the autoencoder; each width but the first halves the picture."""
+    """The size of the autoencoder."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 96)
-    layers: int = 1
-    channels: int = 16
+    patch: int = 4
+    """Pixels of a latent, up and across."""
+    channels: int = 8
     """Of a latent."""
-    groups: int = 8
-    """Of the norms; divides every width."""
+    hidden: int = 128
+    encoder_depth: int = 2
+    decoder_depth: int = 3
+    heads: int = 4
+    window: int = 8
+    """Latents, up and across, that attend to each other; sides of frames are multiples of patch window."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that do not divide."""
-        odd = [width for width in self.widths if width % self.groups]
-        if not self.widths or odd:
-            raise ValueError(f"widths are {self.widths}: each must be a multiple of groups, {self.groups}")
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"autoencoder.architecture.{name} is {value}, it must be 1 or more")
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden is {self.hidden}: it must be a multiple of heads, {self.heads}")
 
     @property
-    def stride(self) -> int:
-        """Pixels to a latent."""
-        return 2 ** (len(self.widths) - 1)
+    def multiple(self) -> int:
+        """Of pixels, that sides of frames are."""
+        return self.patch * self.window
 
 
 @dataclass(frozen=True)
@@ -76,19 +82,17 @@ class Pictures:
     still: Tensor
 
 
-def build_autoencoder(architecture: Architecture, size: int) -> AutoencoderKL:
-    """A randomly initialised autoencoder of size x size pictures."""
-    count = len(architecture.widths)
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * count,  # pyright: ignore[reportArgumentType]
-        up_block_types=("UpDecoderBlock2D",) * count,  # pyright: ignore[reportArgumentType]
-        block_out_channels=architecture.widths,  # pyright: ignore[reportArgumentType]
-        layers_per_block=architecture.layers,
-        latent_channels=architecture.channels,
-        norm_num_groups=architecture.groups,
-        sample_size=size,
+def build_autoencoder(architecture: Architecture) -> PatchAutoencoder:
+    """A randomly initialised autoencoder."""
+    shape = architecture
+    return PatchAutoencoder(
+        patch=shape.patch,
+        latent_channels=shape.channels,
+        hidden=shape.hidden,
+        encoder_depth=shape.encoder_depth,
+        decoder_depth=shape.decoder_depth,
+        heads=shape.heads,
+        window=shape.window,
     )
 
 
@@ -129,7 +133,7 @@ class AutoencoderLearner:
     def __init__(
         self,
         config: Config,
-        network: AutoencoderKL,
+        network: PatchAutoencoder,
         pictures: Callable[[int], Pictures],
         steps: int,
         held_out: Pictures | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from worldsim.backbones.video import parts
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.files import atomic_write_json, filling
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec
@@ -22,26 +25,31 @@ from worldsim.protocols import DenoiserSpec
 PIPELINES = ("TinyVideoPipeline",)
 CLASSES = {
     "transformer": ("worldsim", "BlockCausalTransformer"),
-    "vae": ("diffusers", "AutoencoderKL"),
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
 }
-"""What model_index.json says of its parts."""
+"""What model_index.json says of its parts, beside the autoencoder, which is one of `AUTOENCODERS`."""
+AUTOENCODERS: dict[str, tuple[str, Any]] = {
+    "PatchAutoencoder": ("worldsim", PatchAutoencoder),
+    "AutoencoderKL": ("diffusers", AutoencoderKL),
+}
 MOST = 64  # first frames that may be given
 
 
 class TinyVideo:
-    """Frames are encoded one by one (8 x 8 pixels to a latent), rectified flow, a time for every frame, no text."""
+    """Frames are encoded one by one, rectified flow, a time for every frame, no text."""
 
     def __init__(self, pipe: Any) -> None:
         self.vae, self.transformer = pipe.vae, pipe.transformer
         self.schedule, kind = parts.schedule_of(pipe.scheduler)
         config, vae = self.transformer.config, self.vae.config
         parts.check_channels(config.channels, vae.latent_channels, vae.latent_channels)
-        stride = 2 ** (len(vae.block_out_channels) - 1)
+        patched = isinstance(self.vae, PatchAutoencoder)
+        stride = int(vae.patch) if patched else 2 ** (len(vae.block_out_channels) - 1)
+        whole = stride * (int(vae.window) if patched else 1)
         self.spec = DenoiserSpec(
             channels=int(config.channels),
             stride=stride,
-            multiple=stride * int(config.patch),
+            multiple=math.lcm(whole, stride * int(config.patch)),
             frame_stride=1,
             lone_first=False,
             kind=kind,
@@ -88,16 +96,19 @@ class TinyVideo:
 
 
 def load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any:
-    """The parts of the pipeline in a folder; weights are safetensors."""
+    """The parts of the pipeline in a folder; weights are safetensors. Raises ValueError for an unknown autoencoder."""
     given: Any = {"torch_dtype": dtype, "use_safetensors": True}
-    vae = AutoencoderKL.from_pretrained(folder / "vae", **given)
+    name = json.loads((folder / PIPELINE).read_text(encoding="utf-8")).get("vae", [None, None])[1]
+    if name not in AUTOENCODERS:
+        raise ValueError(f"{folder / PIPELINE} names the autoencoder {name}; {', '.join(AUTOENCODERS)} are known")
+    vae: Any = AUTOENCODERS[name][1].from_pretrained(folder / "vae", **given)
     transformer = BlockCausalTransformer.from_pretrained(folder / "transformer", **given)
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     return SimpleNamespace(vae=vae, transformer=transformer, scheduler=scheduler)
 
 
 def save(
-    vae: AutoencoderKL,
+    vae: AutoencoderKL | PatchAutoencoder,
     transformer: BlockCausalTransformer,
     scheduler: Any,
     folder: Path,
@@ -107,7 +118,9 @@ def save(
     with filling(folder) as new:
         for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
             part.save_pretrained(new / name)
-        atomic_write_json(new / PIPELINE, {"_class_name": PIPELINES[0], **CLASSES})
+        name = type(vae).__name__
+        told = {"_class_name": PIPELINES[0], **CLASSES, "vae": (AUTOENCODERS[name][0], name)}
+        atomic_write_json(new / PIPELINE, told)
         for name, value in (beside or {}).items():
             atomic_write_json(new / name, value)
 

@@ -10,14 +10,13 @@ docs/results/memory.jsonl, prints it and exits with an error above the limit. It
 from __future__ import annotations
 
 import json
-import multiprocessing
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
+from anonymous import Peak
 
 from worldsim.data.episodes import Episode, Schema, Source
 from worldsim.data.write import Writer
@@ -39,24 +38,14 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the set, fine-tune on it, tell the peak."""
-    data, before = config.out / "data", anonymous()
+    data = config.out / "data"
     if not data.exists():
         write(data, config)
-    peak, done = [before], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], anonymous())
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     training = finetune.train.Config(steps=config.steps)
     run = config.out / f"run_{int(time.time())}"
-    finetune.run(finetune.Config(data, run, train=training, train_heads=training))
-    done.set()
-    thread.join()
-    value = (peak[0] - before) / 2**30
+    with Peak() as peak:
+        finetune.run(finetune.Config(data, run, train=training, train_heads=training))
+    value = peak.bytes / 2**30
     sizes = {f"{part.name}_bytes": size(part) for part in (data, run / "features")}
     print(
         json.dumps(
@@ -92,21 +81,6 @@ def write(data: Path, config: Config) -> None:
 def size(folder: Path) -> int:
     """Bytes of the files of a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def anonymous() -> int:
-    """Bytes of anonymous memory of this process and its workers; a page that they share counts once."""
-    workers = (str(child.pid) for child in multiprocessing.active_children())
-    return sum(map(anonymous_of, ["self", *workers]))
-
-
-def anonymous_of(process: str) -> int:
-    """Bytes of anonymous memory of a process, its share of what it has together with others; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,22 @@ def collected(config: collect.Config) -> Path:
 
 
 def trained(run: Path, data: Path, features: Path, flags: Sequence[str]) -> Path:
-    """The folder of a fine-tuning run, run now, or gone on with, if it is not finished.
+    """The folder of a fine-tuning run on features, which are kept beside it. See `finished_run`."""
+    return finished_run(finetune, [str(data), "--out", str(run), "--features", str(features), *flags], "features")
 
-    Raises ValueError if what is there was begun with other settings.
+
+def finished_run(job: ModuleType, args: Sequence[str], *free: str) -> Path:
+    """The folder of a training run of a job, run now, or gone on with, if it is not finished.
+
+    free: settings that may differ from those that it was begun with, beside its folder. Raises ValueError for others.
     """
-    common = [str(data), "--out", str(run), "--features", str(features), "--resume"]
-    config = parse(finetune.Config, [*common, *flags])
-    settings = [field.name for field in fields(config) if field.name not in ("out", "resume", "overwrite", "features")]
-    runs.check_run(run, paths.absolute(config), True, False, settings)
-    if not (run / runs.SUMMARY).is_file():
-        finetune.run(config)
-    return run
+    config = parse(job.Config, [*args, "--resume"])
+    loose = ("out", "resume", "overwrite", *free)
+    settings = [field.name for field in fields(config) if field.name not in loose]
+    runs.check_run(config.out, paths.absolute(config), True, False, settings)
+    if not (config.out / runs.SUMMARY).is_file():
+        job.run(config)
+    return config.out
 
 
 def successes(
@@ -77,7 +83,7 @@ def successes(
     suffix = ("" if distance == "temporal" else f"-{distance}") + (f"-{seed}" if seed else "")
     asked = {"env": env, "pairs": pairs, "search": list(search), "distance": distance}
     asked |= {"seed": seed} if seed else {}
-    return np.array(_kept(run / f"{protocol}{suffix}.json", asked, judge))
+    return np.array(kept(run / f"{protocol}{suffix}.json", asked, judge))
 
 
 def finished(run: Path, protocol: str) -> bool:
@@ -94,10 +100,10 @@ def position_errors(run: Path, data: Path, clips: int = 2) -> NDArray[np.float64
         assert errors is not None
         return errors[:, 9].tolist()
 
-    return np.array(_kept(run / "position.json", {"data": str(data), "clips": clips}, judge)).reshape(-1, clips).mean(1)
+    return np.array(kept(run / "position.json", {"data": str(data), "clips": clips}, judge)).reshape(-1, clips).mean(1)
 
 
-def _kept(file: Path, asked: Mapping[str, Any], compute: Callable[[], list[Any]]) -> list[Any]:
+def kept(file: Path, asked: Mapping[str, Any], compute: Callable[[], list[Any]]) -> list[Any]:
     """What was computed under these settings before, or is now and is kept. Raises ValueError for other settings."""
     if not file.is_file():
         atomic_write_json(file, {"asked": asked, "values": compute()})

@@ -84,6 +84,17 @@ def test_a_component_takes_the_settings_of_its_kind() -> None:
     assert job.planner == cem(64) and job.stage.planner == cem(32)
 
 
+def test_a_kind_may_be_said_without_the_word(tmp_path: Path) -> None:
+    short = parse(Job, ["r", "--planner", "cem", "--planner.samples", "8", "--stage.planner=random"])
+    assert short == parse(Job, ["r", "--planner.kind", "cem", "--planner.samples", "8", "--stage.planner.kind=random"])
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text("planner: cem\nstage:\n  planner: random\n")
+    told = parse(Job, ["r", "--config", str(recipe), "--planner.samples", "8"])
+    assert told == short
+    with pytest.raises(ValueError, match=r"--planner.kind: .*cemm"):
+        parse(Job, ["r", "--planner", "cemm"])
+
+
 def test_a_nested_component_keeps_its_own_defaults_until_its_kind_changes() -> None:
     assert parse(Job, ["r", "--stage.tries", "5"]).stage == Stage(planner=cem(32), tries=5)
     random = Component("policies", "random", registry.config_class("policies", "random")())
@@ -152,8 +163,8 @@ def test_a_value_of_the_wrong_type_stops_with_its_flag(capsys: pytest.CaptureFix
 
 
 def test_a_part_in_a_recipe_must_be_a_mapping(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="planner has settings of its own; 'cem' is not a mapping"):
-        parse(Job, ["r", "--config", recipe(tmp_path, "planner: cem")])
+    with pytest.raises(ValueError, match="loop has settings of its own; 'fast' is not a mapping"):
+        parse(Job, ["r", "--config", recipe(tmp_path, "loop: fast")])
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.getcwd []"])

@@ -17,11 +17,13 @@ from faults_models import WORLD_MODELS
 from faults_planners import PLANNERS, SEARCH, Spoil, Spoiled
 from parts import Adapter, Encoder, Line, Picture, Predictor, Regression, look
 
+from tests.test_video_adapters import FAULTS
 from worldsim import contracts, keys
 from worldsim.contracts import (
     ContractError,
     check_adapter,
     check_denoiser,
+    check_denoiser_adapter,
     check_encoder,
     check_learner,
     check_planner,
@@ -32,6 +34,8 @@ from worldsim.contracts.base import difference
 from worldsim.contracts.point_mass import PointMass
 from worldsim.policies.cem import CEM
 from worldsim.policies.random import Random
+
+DENOISER_ADAPTERS = [(rule, None) for rule in FAULTS]  # planted in test_video_adapters
 
 VIDEO = keys.uniform(keys.rows(0, 2), (3, 1, 3, 8, 8)) * 2 - 1
 FEATURES = keys.normal(keys.rows(1, 2), (4, 5, 6))  # B 2, T 5, N 5, D 6
@@ -126,6 +130,7 @@ def test_a_learner_fault_is_caught(rule: str, make: Callable[[], Line]) -> None:
         (check_planner, PLANNERS),
         (check_learner, LEARNERS),
         (check_denoiser, DENOISERS),
+        (check_denoiser_adapter, DENOISER_ADAPTERS),
     ],
 )
 def test_every_rule_that_a_contract_lists_has_a_planted_fault(
@@ -141,7 +146,7 @@ def test_every_rule_that_a_contract_lists_has_a_planted_fault(
 def test_every_rule_that_the_code_demands_is_listed() -> None:
     planted = {
         rule
-        for cases in (ENCODERS, PREDICTORS, ADAPTERS, WORLD_MODELS, PLANNERS, LEARNERS, DENOISERS)
+        for cases in (ENCODERS, PREDICTORS, ADAPTERS, WORLD_MODELS, PLANNERS, LEARNERS, DENOISERS, DENOISER_ADAPTERS)
         for rule, _ in cases
     }
     package = Path(contracts.__file__).parent

@@ -12,9 +12,9 @@ import torch
 
 from tests.small_world import SMALL, clips, small_predictor
 from worldsim.backbones import dino_world
-from worldsim.backbones.attention import Layout, rotary_angles, rotate
 from worldsim.backbones.dino_world import Architecture, DinoWorld, FrozenDinoWorld, Memory
 from worldsim.contracts.frozen import check_predictor
+from worldsim.nets.attention import Layout, rotary_angles, rotate
 
 
 def test_it_keeps_the_contract_of_a_frozen_predictor() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from worldsim import cli
 from worldsim import config as configuration
+from worldsim.jobs.finetune import is_of_video
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("worldsim/pretrained/*/*.md"))]
@@ -29,7 +30,12 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("worldsim ") and line != "worldsim --help"]
 
 
-INVENTED = {"backbones": "patches", "adapters": "film", "policies": "shooting"}  # the examples of extending.md
+INVENTED = {  # the examples of extending.md
+    "backbones": "patches",
+    "adapters": "film",
+    "adapters.video": "residual",
+    "policies": "shooting",
+}
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
 EXAMPLES = [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))]
 
@@ -38,7 +44,8 @@ EXAMPLES = [(page, number) for page in PAGES for number in range(len(blocks(page
 def test_a_command_in_the_documents_parses(page: Path, line: str) -> None:
     _, job, *args = shlex.split(line)
     assert job in cli.jobs()
-    configuration.parse(importlib.import_module(f"worldsim.jobs.{job}").Config, args)
+    of_video = job == "finetune" and is_of_video(args)
+    configuration.parse(importlib.import_module(f"worldsim.jobs.{'finetune_video' if of_video else job}").Config, args)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -104,7 +111,7 @@ def knows(module: ModuleType, name: str) -> bool:
 def test_an_example_of_a_new_part_keeps_its_contract(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     part, test = blocks(ROOT / "docs" / "extending.md", "python")[2 * number : 2 * number + 2]
     module = ModuleType(f"worldsim.{name}")
-    family, _, kind = name.partition(".")
+    family, _, kind = name.rpartition(".")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(importlib.import_module(f"worldsim.{family}"), kind, module, raising=False)
     exec(compile(part, f"{kind}.py", "exec"), vars(module))

@@ -22,7 +22,9 @@ MAPPED = ("adapters", "configs", "policies")
 def test_the_package_list_equals_the_tree() -> None:
     inside = {file.parent for file in (ROOT / "worldsim").rglob("__init__.py")}
     linked = {ROOT / "worldsim" / name for name in MAPPED}
+    below = {file.parent for name in MAPPED for file in (ROOT / name).glob("*/__init__.py")}
     expected = {".".join(folder.relative_to(ROOT).parts) for folder in inside | linked}
+    expected |= {".".join(("worldsim", *folder.relative_to(ROOT).parts)) for folder in below}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == expected
 
 

@@ -47,6 +47,7 @@ def test_a_run_of_relative_paths_is_loaded_from_another_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = opens(root / "run")
+    assert isinstance(loaded.config, finetune.Config)
     assert (loaded.config.data, loaded.config.predictor.name) == (root / "data", str(root / "base"))
     assert loaded.config.encoder.config.name == "tiny-dinov2"
 
@@ -84,6 +85,7 @@ def test_a_run_that_is_moved_alone_keeps_its_data(root: Path, tmp_path: Path) ->
 
 def test_a_run_begun_by_a_relative_path_is_resumed_by_an_absolute_one_and_no_other_data(root: Path) -> None:
     config = saved.load(root / "run").config
+    assert isinstance(config, finetune.Config)
     prepared = replace(config, resume=True)
     assert finetune.run(prepared) == root / "run"
     with pytest.raises(ValueError, match="begun with data .*data, not .*elsewhere"):

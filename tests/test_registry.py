@@ -69,7 +69,7 @@ def test_a_kind_is_known_by_the_methods_of_the_class_it_builds(tmp_path: Path, t
 def test_the_examples_of_new_parts_in_the_documents_are_kinds(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     parts = [block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "def build" in block]
-    for family, block in zip(("backbones", "adapters", "policies"), parts, strict=True):
+    for family, block in zip(("backbones", "adapters", "adapters.video", "policies"), parts, strict=True):
         (tmp_path / "part.py").write_text(block)
         assert registry.fills(tmp_path / "part.py", registry.FAMILIES[family])
 

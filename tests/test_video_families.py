@@ -14,12 +14,14 @@ from torch import Tensor
 
 from tests import test_cosmos
 from tests.video_cases import CASES, SERVED, Case
+from worldsim.adapters.video import avid, controlnet, film, full, lora
+from worldsim.adapters.video.network import Size
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box, wire
 from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser, latent_frames
 from worldsim.backbones.video.untrained import begun_anew
 from worldsim.jobs import serve_backbone
-from worldsim.protocols import Condition
+from worldsim.protocols import ActionSpec, Condition, Moves
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 GUIDANCE = 3.0
@@ -186,3 +188,57 @@ def test_it_is_served_with_its_schedule_and_the_null_prompt(made: Made) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+SIZE = Size(hidden=24, depth=2, heads=2)
+ADAPTERS: dict[str, tuple[Any, Any]] = {
+    "avid": (avid, avid.Config(SIZE)),
+    "film": (film, film.Config(8)),
+    "lora": (lora, lora.Config(2, width=8)),
+    "full": (full, full.Config(8)),
+    "controlnet": (controlnet, controlnet.Config(width=8)),
+    "lite": (controlnet, controlnet.Config("lite", size=SIZE)),
+}
+TWO_NETWORKS, PAIRED = ("wan experts",), ("cogvideox pairs", "cogvideox pairs_picture")  # of latent frames in a token
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_an_action_reaches_the_latent_frame_that_it_led_to(
+    made: Made, kind: str, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.params["made"]
+    (module, config), case, denoiser = ADAPTERS[kind], made.case, made.denoiser
+    told = {**dict.fromkeys(TWO_NETWORKS, "2 denoising networks"), **dict.fromkeys(PAIRED, "not those of 3 latent")}
+    torch.manual_seed(0)
+    action = torch.rand(1, case.frames - 1, 1, 2) * 2 - 1
+    condition = denoiser.condition(clip(case)[:, : min(1, denoiser.spec.given)], case.frames)
+    noisy = noise(made)
+    sigma = torch.full(noisy.shape[:2], 1.5)
+
+    def answer(adapter: Any, moves: Tensor) -> Tensor:
+        with torch.no_grad():
+            return adapter.x0(denoiser, noisy, sigma, condition, Moves(moves, torch.ones(1, dtype=torch.bool)))
+
+    def made_anew() -> Any:
+        adapter = module.build(config, denoiser, ActionSpec((-1.0, -1.0), (1.0, 1.0)), 1)
+        begun = answer(adapter, action)
+        assert torch.allclose(begun, denoiser.x0(noisy, sigma, condition), atol=1e-4) == adapter.starts_as_base
+        return adapter
+
+    if name in told and kind != "avid":
+        with pytest.raises(ValueError, match=told[name]):
+            made_anew()
+        return
+    if kind == "controlnet" and any(site.maps for site in denoiser.sites):
+        with pytest.raises(ValueError, match="give --adapter.branch lite"):
+            made_anew()
+        return
+    adapter = made_anew()
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape) * 0.05)
+    other = action.clone()
+    other[:, -1] += 0.7
+    moved = (answer(adapter, other) - answer(adapter, action)).abs().amax((0, 2, 3, 4))
+    assert moved[-1] > 1e-3 and (moved[0] < 0.5 * moved[-1] if kind != "avid" else moved[0] == 0)

@@ -24,13 +24,13 @@ from tests.small_world import (
 )
 from worldsim.adapters import dino_wm, full
 from worldsim.backbones import dino_world
-from worldsim.backbones.attention import Layout, rotary_angles, token_places
 from worldsim.contracts.frozen import check_predictor
 from worldsim.contracts.world_model import check_world_model
 from worldsim.jobs.pretrain import videos
 from worldsim.models.feature import FeatureModel
 from worldsim.models.tokens import Frames, Proprioception, visual
 from worldsim.models.window import WindowModel
+from worldsim.nets.attention import Layout, rotary_angles, token_places
 
 JOINTS = Proprioception(("elbow", "wrist", "grip"), (0.5, -1.0, 2.0), (2.0, 0.1, 1.0))
 layouts = pytest.mark.parametrize(("views", "told"), [(2, None), (1, JOINTS), (2, JOINTS), (3, JOINTS)])

@@ -69,7 +69,8 @@ def test_a_run_on_two_cameras_and_proprioception_loads_as_it_was_trained(seeing:
     assert isinstance(loaded.model, FeatureModel)
     n = loaded.model.encoder.grid[0] * loaded.model.encoder.grid[1]
     assert spec.latent == (2 * n + 1, loaded.model.encoder.width)
-    assert loaded.config.cameras == ("all",) and identity.dataset == dataset.fingerprint
+    assert isinstance(loaded.config, finetune.Config) and loaded.config.cameras == ("all",)
+    assert identity.dataset == dataset.fingerprint
     known, train_split = identity.proprioception, split_episodes(len(dataset), both.split_seed).train
     assert known is not None and known.names == TOLD and loaded.model.proprioception == known
     columns = [(dataset.schema.state or ()).index(name) for name in TOLD]

@@ -39,17 +39,21 @@ def load_module_tensors(
     source: the file that the tensors are from, for the message.
     """
     saved = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    own = module.state_dict()
+    check_same(saved, module.state_dict(), type(module).__name__, source)
+    module.load_state_dict(saved)
+
+
+def check_same(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], model: str, source: str) -> None:
+    """Raise ValueError, naming the tensor, unless what was saved has the names and shapes of a model's own tensors."""
     for name in [*own, *saved]:
         found, due = (list(tensors[name].shape) if name in tensors else None for tensors in (saved, own))
         if found != due:
             has = "lacks" if found is None else f"has {found} as"
             needs = "has no such tensor" if due is None else f"needs {due}"
             raise ValueError(
-                f"{source} does not fit this {type(module).__name__}: it {has} {name}, and the model {needs}; it was "
-                "saved from another model or configuration: use the settings it was trained with, or train anew"
+                f"{source} does not fit this {model}: it {has} {name}, and the model {needs}; it was saved from "
+                "another model or configuration: use the settings it was trained with, or train anew"
             )
-    module.load_state_dict(saved)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "optimizer.") -> dict[str, Tensor]:

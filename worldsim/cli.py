@@ -22,13 +22,15 @@ from worldsim import __version__
 from worldsim.registry import defined_names, nearest
 
 ORDER = ("quickstart", "collect", "pretrain", "finetune", "plan", "evaluate")  # as `--help` lists them; others follow
+PARTS = ("finetune_video",)  # jobs that another one leads to
 USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 def jobs() -> dict[str, Path]:
     """The files of `jobs/` that define `Config` and `run`, by the name of their sub-command."""
     folder = Path(__file__).parent / "jobs"
-    found = {file.stem: file for file in folder.glob("*.py") if {"Config", "run"} <= defined_names(file)}
+    named = (file for file in folder.glob("*.py") if file.stem not in PARTS)
+    found = {file.stem: file for file in named if {"Config", "run"} <= defined_names(file)}
     rank = {name: position for position, name in enumerate(ORDER)}
     return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
 
@@ -78,6 +80,8 @@ def _parse(name: str, args: Sequence[str]) -> tuple[Any, Callable[[Any], object]
     from worldsim import config as configuration
 
     job = importlib.import_module(f"worldsim.jobs.{name}")
+    if name == "finetune" and job.is_of_video(args):  # another Config, of another job
+        job = importlib.import_module("worldsim.jobs.finetune_video")
     return configuration.parse(job.Config, args, prog=f"worldsim {name}"), job.run
 
 

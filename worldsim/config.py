@@ -21,7 +21,7 @@ import yaml
 
 from worldsim import registry
 from worldsim.files import atomic_write_text
-from worldsim.flags import as_flags, check_flags, flag_value, flatten, nest
+from worldsim.flags import as_flags, check_flags, flag_value, flatten, nest, with_kinds
 from worldsim.registry import Component, nearest
 
 C = TypeVar("C")
@@ -36,7 +36,8 @@ _RECIPE = (
 def component(family: str, kind: str, settings: Mapping[str, Any] | None = None) -> Any:
     """A field of a `Config` that names an exchangeable part: `planner: Component = component("policies", "cem")`.
 
-    On the command line `--planner.kind random` chooses the kind and `--planner.samples 64` sets what its `Config` has.
+    On the command line `--planner random`, short for `--planner.kind random`, chooses the kind, and
+    `--planner.samples 64` sets what its `Config` has. A recipe says `planner: random`, or a mapping with `kind` in it.
     `settings` overrides defaults of that kind here; another kind keeps its own. Build it with `registry.build`.
     """
 
@@ -52,6 +53,7 @@ def parse(cls: type[C], args: Sequence[str], prog: str | None = None) -> C:
     Raises ValueError or FileNotFoundError for a bad recipe, an unknown kind or an unknown flag, naming the nearest; and
     SystemExit as argparse does: 2 after printing which value is wrong and why, 0 after `--help`.
     """
+    args = with_kinds(cls, args)
     recipe = flag_value(args, "config")
     source, tree = ("", {}) if recipe is None else _read(recipe_path(recipe))
     flat, tree = flatten(cls, None, "", args, tree, [_RECIPE], source)

@@ -32,6 +32,26 @@ def flag_value(args: Sequence[str], name: str) -> str | None:
     return value
 
 
+def with_kinds(cls: type[Any], args: Sequence[str]) -> list[str]:
+    """The arguments with `--planner KIND` spelled out as `--planner.kind KIND`, for every component of `cls`."""
+    paths, found = set(_components(cls, "")), []
+    for argument in args:
+        flag, equals, text = argument.partition("=")
+        meant = flag.startswith("--") and flag[2:].replace("-", "_") in paths
+        found.append(f"{flag}.kind{equals}{text}" if meant else argument)
+    return found
+
+
+def _components(cls: type[Any], path: str) -> Iterator[str]:
+    """The dotted names of the components of a `Config`, those inside other components left out."""
+    hints = _hints(cls)
+    for f in _fields(cls):
+        if "family" in f.metadata:
+            yield f"{path}{f.name}"
+        elif dataclasses.is_dataclass(hints[f.name]):
+            yield from _components(typing.cast(type, hints[f.name]), f"{path}{f.name}.")
+
+
 def flatten(
     cls: type[Any],
     default: Any,
@@ -52,6 +72,8 @@ def flatten(
     for f in _fields(cls):
         value = _default_of(f) if default is None else getattr(default, f.name)
         below = kept.get(f.name)
+        if "family" in f.metadata and isinstance(below, str):
+            below = {"kind": below}
         part, inner_tree, more = hints[f.name], below if isinstance(below, dict) else {}, []
         if "family" in f.metadata:
             chosen, inner_tree = _choose(value, f"{path}{f.name}", args, inner_tree, source)

@@ -223,6 +223,7 @@ class DenoiserSpec:
     fps: float | None = None  # of the clips, where that is known: what it was trained at, or what it is told
     told_fps: bool = False  # whether the network is told fps
     group: int = 1  # F, or F - 1 after a lone first latent frame, is a multiple of it
+    in_place: bool = False  # given frames are told by their latents alone, each encoded by itself, put in place
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,70 @@ class FrozenDenoiser(Protocol):
 
     def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """Clean latents [B, F, C, h, w] of noisy ones at levels sigma [B, F]; given frames come back as they are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """A block of a denoising network whose output (the first, of a tuple) adapters may add to, frame by frame."""
+
+    name: str  # of the module
+    width: int  # D, channels
+    maps: bool  # the output is maps [B F, D, y, x]; else tokens [B, F N, D], frame after frame
+
+
+class OpenDenoiser(FrozenDenoiser, Protocol):
+    """A frozen denoiser whose network is at hand: what adapters need that enter it."""
+
+    @property
+    def network(self) -> Any:
+        """The denoising network, an nn.Module. Raises ValueError if there are several."""
+        ...
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Its blocks, in the order in which they run. Raises ValueError if they are not known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Moves:
+    """The actions of a clip of T pixel frames."""
+
+    action: Tensor  # [B, T - 1, n, A]: the n actions between frames t and t + 1
+    told: Tensor  # [B], bool: whether the model is told them; else it has learned what is likely without
+
+
+class DenoiserAdapter(Protocol):
+    """Trainable action conditioning of a frozen video denoiser."""
+
+    @property
+    def starts_as_base(self) -> bool:
+        """Whether it is exactly the base before training."""
+        ...
+
+    @property
+    def trains_base(self) -> bool: ...
+
+    @property
+    def black_box(self) -> bool:
+        """Whether it needs nothing of the base but its x0, without gradient."""
+        ...
+
+    def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
+        """As `FrozenDenoiser.x0`, under actions."""
+        ...
+
+    def mask(
+        self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves
+    ) -> Tensor | None:
+        """The share [B, F, 1, h, w] that the base has in x0; None for kinds without such a mask."""
+        ...
+
+    def errors(
+        self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves, latents: Tensor
+    ) -> Tensor:
+        """What training minimises, [B, F]: mostly the error of x0 in the loss native to the base; 0 where given."""
         ...
 
 

@@ -32,6 +32,7 @@ class Role:
 
 FAMILIES = {
     "adapters": Role("adapter", frozenset({"trunk", "inject", "predict"})),
+    "adapters.video": Role("adapter of video models", frozenset({"x0"})),
     "backbones": Role("encoder", frozenset({"encode"})),
     "heads": Role("head", frozenset({"forward"})),
     "models": Role("world model", frozenset({"encode", "step", "rollout"})),

@@ -19,8 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worldsim.backbones.attention import Block, Layout, rotary_angles
 from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.nets.attention import Block, Layout, rotary_angles
 from worldsim.pretrained import resolve
 from worldsim.protocols import Inject
 

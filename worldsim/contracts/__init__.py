@@ -3,6 +3,7 @@
 from worldsim.contracts.adapter import check_adapter
 from worldsim.contracts.base import ContractError
 from worldsim.contracts.denoiser import check_denoiser
+from worldsim.contracts.denoiser_adapter import check_denoiser_adapter
 from worldsim.contracts.frozen import check_encoder, check_predictor
 from worldsim.contracts.learner import check_learner
 from worldsim.contracts.planner import check_planner
@@ -12,6 +13,7 @@ __all__ = [
     "ContractError",
     "check_adapter",
     "check_denoiser",
+    "check_denoiser_adapter",
     "check_encoder",
     "check_learner",
     "check_planner",

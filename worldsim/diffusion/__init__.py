@@ -7,20 +7,25 @@ variance preserving, exploding (EDM) or rectified flow, is the same thing times 
 converted at its door.
 """
 
-from worldsim.diffusion.clips import clip_levels, denoising_errors, sample_clips
+from worldsim.diffusion.clips import clip_levels, denoising_errors, frame_errors, put_in_place, sample_clips
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
+from worldsim.diffusion.steered import Denoising, Steered
+from worldsim.diffusion.tokens import PATCH, pack, unpack
 from worldsim.protocols import Schedule
 
 __all__ = [
     "EDM",
+    "PATCH",
     "RF",
     "VP",
     "Denoise",
+    "Denoising",
     "Kind",
     "Method",
     "Schedule",
+    "Steered",
     "add_noise",
     "clip_levels",
     "convert",
@@ -28,15 +33,19 @@ __all__ = [
     "denoising_errors",
     "dpm_solver",
     "euler",
+    "frame_errors",
     "from_config",
     "from_x0",
     "heun",
     "level",
+    "pack",
+    "put_in_place",
     "ratio",
     "sample",
     "sample_clips",
     "spread",
     "to_x0",
+    "unpack",
     "weight",
     "zero_terminal_snr",
 ]

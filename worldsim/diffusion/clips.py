@@ -10,13 +10,14 @@ from torch import Tensor
 from worldsim import keys
 from worldsim.diffusion.parameterisation import add_noise, spread, weight
 from worldsim.diffusion.samplers import Method, sample
+from worldsim.diffusion.steered import Denoising
 from worldsim.protocols import Condition, FrozenDenoiser
 
 FRESH = 1  # the stream of noise that comes in along the way
 
 
 def sample_clips(
-    denoiser: FrozenDenoiser,
+    denoiser: Denoising,
     condition: Condition,
     key: Tensor,
     steps: int,
@@ -58,7 +59,7 @@ def clip_levels(grid: Tensor, held: Tensor, lag: int = 0) -> Tensor:
 
 
 def denoising_errors(
-    denoiser: FrozenDenoiser, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor, given: int = 0
+    denoiser: Denoising, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor, given: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The loss native to the model and the mean squared error of x0, [B, L] each, at levels sigma [L].
 
@@ -81,3 +82,25 @@ def denoising_errors(
         alpha, s = denoiser.schedule.native(levels[:, 0])
         native.append(plain[-1] * weight(kind, alpha, s))
     return torch.stack(native, 1), torch.stack(plain, 1)
+
+
+def frame_errors(
+    denoiser: FrozenDenoiser, found: Tensor, latents: Tensor, sigma: Tensor, condition: Condition
+) -> Tensor:
+    """The loss native to the model of x0 [B, F, C, h, w] that was found at levels sigma [B, F]: [B, F].
+
+    The squared error of the output that would have meant it, the mean over a frame; 0 where frames are given.
+    """
+    kind: Any = denoiser.spec.kind
+    sigma = torch.where(condition.clean_mask > 0, 0.0, sigma.float())
+    alpha, s = denoiser.schedule.native(sigma)
+    return (found.float() - latents.float()).square().flatten(2).mean(2) * weight(kind, alpha, s)
+
+
+def put_in_place(frames: Tensor, total: int) -> Condition:
+    """The condition of clips of so many latent frames that begin with frames [B, k, C, h, w], put in place."""
+    clean = frames.new_zeros(len(frames), total, *frames.shape[2:])
+    clean[:, : frames.shape[1]] = frames
+    mask = frames.new_zeros(len(frames), total)
+    mask[:, : frames.shape[1]] = 1.0
+    return Condition(clean, mask)

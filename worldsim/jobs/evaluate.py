@@ -20,7 +20,19 @@ from tqdm import tqdm
 from worldsim import envs
 from worldsim.backbones import dino_world
 from worldsim.data.reader import Episodes
-from worldsim.jobs import coverage, data_fit, devices, evaluate_video, held_out, pages, runs, saved, video_task
+from worldsim.jobs import (
+    coverage,
+    data_fit,
+    devices,
+    evaluate_video,
+    finetune,
+    held_out,
+    pages,
+    runs,
+    saved,
+    saved_video,
+    video_task,
+)
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
 from worldsim.jobs.pretrain import seen_in_pretraining
@@ -91,8 +103,10 @@ def run(config: Config) -> Path:
     """Evaluate, and write summary.json and report.html; returns their folder."""
     if video_task.is_video_model(str(config.run)):
         return run_video(config)
-    _refuse(config, ("video",), "is of a video model, and {run} is a run")
     place = Path(config.run)
+    if saved_video.is_video_run(place):
+        return run_adapted(config)
+    _refuse(config, ("video",), "is of a video model, and {run} is a run")
     out = config.out or place / "evaluate"
     saved.model_folder(place)
     runs.check_new(out, config.overwrite)
@@ -133,6 +147,32 @@ def run_video(config: Config) -> Path:
     return folder
 
 
+def run_adapted(config: Config) -> Path:
+    """`run` for a fine-tuning of a video model."""
+    _refuse(config, ("context", "tolerance", "dtype"), "is of a run without a video model")
+    out = config.out or Path(config.run) / "evaluate"
+    runs.check_new(out, config.overwrite)
+    task = adapted_task(config)
+    found = evaluate_video.evaluate(task)
+    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    evaluate_video.write(found, folder, {"run": task.model, "data": str(task.data)})
+    return folder
+
+
+def adapted_task(config: Config) -> video_task.Task:
+    """The evaluation of a fine-tuning of a video model: clips, gap and what is given are those of its training."""
+    place = Path(config.run)
+    loaded, tuned, asked = saved_video.load(place), saved_video.read_settings(place), config.video
+    frames = tuned.frames if asked.frames is None else asked.frames
+    given = loaded.model.spec.context if asked.given is None else asked.given
+    asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=tuned.sampling.steps)
+    return video_task.Task(
+        *(str(place), config.data or tuned.data, asked, config.clips, config.position),
+        *(config.shown, config.batch, config.seed, config.device),
+        loaded,
+    )
+
+
 def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
     """Raise ValueError for a setting that was given and would not be heeded."""
     usual = Config(config.run)
@@ -148,6 +188,7 @@ def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluat
     told = data_fit.told_columns(loaded.model, dataset)
     tuning = loaded.config
     found = held_out.unseen(dataset, loaded.identity.dataset, tuning.data, tuning.split_seed, tuning.reading)
+    assert isinstance(tuning, finetune.Config)
     leak = seen_in_pretraining(dino_world.folder_of(tuning.predictor.name), dataset)
     notes = (*unlike, *found.notes, *([leak] if leak else []))
     for note in notes:

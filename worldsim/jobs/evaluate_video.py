@@ -1,4 +1,4 @@
-"""The part of `worldsim evaluate` for a video model without actions: noise taken away, clips continued, both judged."""
+"""The part of `worldsim evaluate` for video models, with an adapter or without: noise taken away, clips continued."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from worldsim import registry
 from worldsim.backbones import i3d
 from worldsim.backbones.lpips import LEAST, Lpips
 from worldsim.data.opening import open_dataset
+from worldsim.data.reader import Episodes
 from worldsim.files import atomic_write_bytes
-from worldsim.jobs import devices, runs, video_clips, video_fitting, video_page, video_results, video_task
+from worldsim.jobs import (
+    action_reader,
+    data_fit,
+    devices,
+    runs,
+    video_clips,
+    video_fitting,
+    video_page,
+    video_results,
+    video_task,
+)
 from worldsim.jobs.pictures import WINDOW
 from worldsim.jobs.video_judging import Judges, Sampling, judge_clips
 from worldsim.jobs.video_results import Skipped, VideoEvaluation
@@ -41,7 +52,7 @@ def evaluate(task: Task) -> VideoEvaluation:
     Raises ValueError, DataError or OSError, before any clip is sampled, for what does not fit.
     """
     asked, device = task.video, devices.find(task.device)
-    dataset = open_dataset(task.data, asked.camera, asked.size)
+    dataset = open_dataset(task.data, asked.camera, asked.size) if task.run is None else _of_run(task)
     if dataset.schema.image is None:
         raise ValueError(f"{task.data} has no images; a video model is judged on video")
     read, names, no_place = video_fitting.places(dataset, task.position)
@@ -50,15 +61,19 @@ def evaluate(task: Task) -> VideoEvaluation:
     opened = video_task.open_models(task)
     spec = opened.denoiser.spec
     frames, given = video_task.clip_shape(spec, asked, dataset)
-    parted = video_clips.part(dataset, video_task.folder_of(task.model), asked.episodes, task.seed)
+    if task.run is None:
+        parted = video_clips.part(dataset, video_task.folder_of(task.model), asked.episodes, task.seed)
+    else:
+        parted = video_clips.part_of_run(dataset, task.run, asked.episodes, task.seed)
     clips = video_clips.choose(dataset, parted.judged, frames, asked.gap, task.clips)
     encoder: FrozenEncoder = registry.build(asked.encoder)
     if isinstance(encoder, torch.nn.Module):
         encoder.to(device)
     fitted = video_fitting.fit(dataset, parted.fitted, encoder, task, (frames, given), read, device)
     small = min(dataset.schema.image[:2])
-    lpips, actions = None if small < LEAST else lpips, None if frames < i3d.LEAST else actions
-    judges = Judges(encoder, fitted.probe, read, lpips, actions, device)
+    lpips, clips_of = None if small < LEAST else lpips, None if frames < i3d.LEAST else actions
+    reader = None if task.run is None else action_reader.reader(dataset, parted.fitted, asked.gap, asked.reader)
+    judges = Judges(encoder, fitted.probe, read, lpips, clips_of, reader, device)
     sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed, asked.eta)
     sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
     judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
@@ -84,8 +99,18 @@ def evaluate(task: Task) -> VideoEvaluation:
         skipped=(*skipped, *_never(asked, small, frames, given, len(clips.episode))),
         notes=(*parted.notes, *([f"Of several cameras only {extra} is judged (--video.camera)."] if extra else [])),
         seed=task.seed,
+        mask=judged.mask,
         fvd=video_fitting.fvd(judged, clips.episode, task.seed),
     )
+
+
+def _of_run(task: Task) -> Episodes:
+    """The data set as the run read it. Raises ValueError for data that its model cannot take."""
+    assert task.run is not None
+    dataset = task.run.config.reading.open(task.data)
+    for note in data_fit.check_data(task.run.model.spec, dataset, task.run.identity.actions):
+        log.warning("%s", note)
+    return dataset
 
 
 def _never(asked: Settings, small: int, frames: int, given: int, clips: int) -> list[Skipped]:

@@ -23,6 +23,7 @@ from worldsim.protocols import FrozenEncoder, PredictorAdapter
 
 if TYPE_CHECKING:
     from worldsim.jobs.finetune import Config
+    from worldsim.jobs.finetune_video import Config as VideoConfig
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def prepare(config: Config) -> Prepared:
     return Prepared(dataset, split, bare, encoder, base, adapter, told)
 
 
-def training_split(config: Config, dataset: Episodes) -> Split:
+def training_split(config: Config | VideoConfig, dataset: Episodes) -> Split:
     """Which episodes are trained on and which are held out. Raises ValueError for more than there are."""
     if len(dataset) < 3:
         raise ValueError(

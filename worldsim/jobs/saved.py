@@ -27,7 +27,8 @@ from worldsim.models.window import WindowModel
 from worldsim.protocols import ActionSpec, ModelSpec
 
 if TYPE_CHECKING:
-    from worldsim.jobs import finetune
+    from worldsim.jobs import finetune, finetune_video
+    from worldsim.models.diffusion import DiffusionModel
 
 ADAPTER, HEADS, REDUCTION = "adapter.safetensors", "heads.safetensors", "reduction.safetensors"
 
@@ -49,10 +50,10 @@ class Identity:
 class Loaded:
     """A world model and what it was made of."""
 
-    model: FeatureModel | WindowModel | EnsembleModel
+    model: FeatureModel | WindowModel | EnsembleModel | DiffusionModel
     heads: Heads
     identity: Identity
-    config: finetune.Config
+    config: finetune.Config | finetune_video.Config
     folder: Path
     calibration: calibration.Calibration | None = None
     """Of an ensemble; None: this model predicts no uncertainty."""
@@ -86,7 +87,7 @@ def build_heads(spec: ModelSpec, grid: tuple[int, int], draws: bool, probed: int
 def model_folder(run: Path) -> Path:
     """The folder of the adapter: the run itself, or `model` in a quickstart's. Raises FileNotFoundError."""
     for folder in (run, run / "model"):
-        if (folder / ADAPTER).is_file():
+        if (folder / ADAPTER).is_file() or (folder / "adapter" / ADAPTER).is_file():
             return folder
     raise FileNotFoundError(
         f"{run} holds no {ADAPTER}: name the folder of a finished `worldsim finetune` or `worldsim quickstart`"
@@ -100,8 +101,12 @@ def load(run: str | Path, calibrated: bool = True) -> Loaded:
     is damaged. Not `calibrated`, the uncertainty of an ensemble is the bare disagreement of its members.
     """
     folder = model_folder(Path(run))
+    if not (folder / ADAPTER).is_file():
+        from worldsim.jobs import saved_video
+
+        return saved_video.load(folder)
     config = _config(folder)
-    identity, weights = _read(folder / ADAPTER)
+    identity, weights = read(folder / ADAPTER)
     bare = registry.build(config.encoder)
     encoder = parts.reduce_with(bare, folder) or parts.reduce_with(bare, dino_world.folder_of(config.predictor.name))
     views = identity.spec.image[0] if identity.spec.image else 1
@@ -134,7 +139,7 @@ def load(run: str | Path, calibrated: bool = True) -> Loaded:
 
 def read_spec(folder: Path) -> ModelSpec:
     """What the world model in a `model_folder` consumes and yields, without loading it; it raises as `load` does."""
-    return _read(folder / ADAPTER)[0].spec
+    return read(folder / (ADAPTER if (folder / ADAPTER).is_file() else HEADS))[0].spec
 
 
 def check_heads(
@@ -152,7 +157,7 @@ def check_heads(
     below them: then the other run must have fitted its own in the same way.
     """
     folder = model_folder(run)
-    identity, _ = _read(folder / ADAPTER)
+    identity, _ = read(folder / ADAPTER)
     other = _config(folder)
     if identity.dataset != dataset or other.split_seed != config.split_seed:
         raise ValueError(
@@ -177,7 +182,7 @@ def check_heads(
             f"the heads of {folder} know frames with proprioception {identity.proprioception}, here it is "
             f"{proprioception}: give the same --proprioception and --episodes, or leave out --heads-from"
         )
-    _, tensors = _read(folder / HEADS)
+    _, tensors = read(folder / HEADS)
     for name in ("pixels", "temporal"):
         if getattr(config, name) and not any(key.startswith(f"{name}.") for key in tensors):
             raise ValueError(f"the heads of {folder} have no {name}: give --no-{name}, or leave out --heads-from")
@@ -186,7 +191,7 @@ def check_heads(
 def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
     """The heads of another run, which `check_heads` has let pass. Raises ValueError if its encoder is another."""
     folder = model_folder(run)
-    identity, _ = _read(folder / ADAPTER)
+    identity, _ = read(folder / ADAPTER)
     if identity.encoder != encoder.fingerprint:
         raise ValueError(_another_encoder(folder, identity.encoder, encoder.fingerprint))
     theirs = dataclasses.replace(spec, reward=identity.spec.reward, done=identity.spec.done)
@@ -194,7 +199,7 @@ def load_heads(run: Path, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
 
 
 def _heads(folder: Path, identity: Identity, spec: ModelSpec, encoder: ReducedEncoder) -> Heads:
-    _, tensors = _read(folder / HEADS)
+    _, tensors = read(folder / HEADS)
     kinds = {name.split(".")[0] for name in tensors}
     probed = len(identity.probed) if "probe" in kinds else 0
     heads = build_heads(spec, encoder.grid, "pixels" in kinds, probed, "temporal" in kinds)
@@ -210,7 +215,7 @@ def _config(folder: Path) -> finetune.Config:
     return dataclasses.replace(paths.relocated(config, config.out, folder), out=folder)
 
 
-def _read(file: Path) -> tuple[Identity, dict[str, Tensor]]:
+def read(file: Path) -> tuple[Identity, dict[str, Tensor]]:
     """What a file of `save` holds; a damaged or foreign one is a ValueError, a missing one a FileNotFoundError."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: name the folder of a finished run, or fine-tune again")

@@ -164,7 +164,10 @@ def _update(learner: Learner, step: int, seed: int, path: Path) -> Mapping[str, 
     """One update; all global random numbers in it are a function of seed and step. Stops if a metric is not finite."""
     mixed = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4)  # the generator of the CPU takes 32 bits
     torch.manual_seed(int.from_bytes(mixed.digest(), "little"))
-    metrics = learner.update(learner.batch(step), step)
+    try:
+        metrics = learner.update(learner.batch(step), step)
+    except FloatingPointError as error:
+        raise FloatingPointError(_diverged(str(error), step, path)) from error
     bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if bad:
         raise FloatingPointError(_diverged(", ".join(f"{name} is {value}" for name, value in bad.items()), step, path))

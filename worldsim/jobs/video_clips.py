@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.data.cache import to_video
-from worldsim.data.clips import ClipReader
+from worldsim.data.clips import ClipReader, split_episodes
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
-from worldsim.jobs.held_out import spread_clips
+from worldsim.jobs.held_out import other_clips, spread_clips, unseen
+from worldsim.jobs.saved import Loaded
 from worldsim.jobs.seen_films import Listed, film_hashes, read_listed
 
 FITTED = 1 / 3  # of the episodes of a data set that the model never saw: what probe and components are fitted on
@@ -59,6 +60,27 @@ def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
     return Parted(judged, fitted, (note,))
 
 
+def part_of_run(dataset: Episodes, run: Loaded, most: int, seed: int) -> Parted:
+    """As `part`, of a run: those are judged that it did not see, and what is fitted is so on its training episodes.
+
+    On another data set a third of the episodes is fitted on. Raises ValueError if every episode was trained on.
+    """
+    config = run.config
+    found = unseen(dataset, run.identity.dataset, config.data, config.split_seed, config.reading)
+    judged = found.episodes
+    if dataset.fingerprint == run.identity.dataset:
+        split = split_episodes(len(dataset), config.split_seed)
+        fitted = (*split.train, *split.val)
+    else:
+        rng = np.random.Generator(np.random.Philox(seed))
+        order = rng.permutation(np.array(judged)).tolist()
+        count = max(1, round(FITTED * len(judged)))
+        fitted, judged = tuple(sorted(order[:count])), tuple(sorted(order[count:]))
+        if not judged:
+            raise ValueError(f"{dataset.path} has one new episode; 2 are the least: one is fitted, one judged")
+    return Parted(judged[:most], fitted, found.notes)
+
+
 def _new_episodes(dataset: Episodes, listed: Listed | None) -> tuple[tuple[int, ...], str]:
     """The episodes that a model was not trained on, as far as it says, and what to know of them."""
     every = tuple(range(len(dataset)))
@@ -94,6 +116,12 @@ class VideoClips:
         clips = self.reader.take(self.rows[some])
         assert clips.video is not None
         return to_video(clips.video[:, :, 0].movedim(2, -1)), clips.state
+
+    def actions(self, some: slice) -> tuple[Tensor, Tensor]:
+        """The actions [B, T - 1, g, A] of some clips, and those of others, of other episodes where there are any."""
+        partner = other_clips(self.episode, 0)
+        own, other = (self.reader.take(self.rows[rows]).action for rows in (some, partner[some]))
+        return own, other
 
 
 def choose(dataset: Episodes, episodes: tuple[int, ...], frames: int, gap: int, each: int) -> VideoClips:

@@ -13,13 +13,25 @@ from tqdm import tqdm
 from worldsim import diffusion, keys
 from worldsim.backbones.i3d import I3D
 from worldsim.backbones.lpips import Lpips
-from worldsim.diffusion import Method
+from worldsim.diffusion import Method, Steered
+from worldsim.jobs.action_reader import ActionReader
 from worldsim.jobs.frame_probe import Floats, Probe, Seen, look
 from worldsim.jobs.pictures import WINDOW, squared_error, ssim
 from worldsim.jobs.video_clips import VideoClips, columns
-from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, Frames, VideoFilm
+from worldsim.jobs.video_results import (
+    BASE,
+    COPY_LAST,
+    OTHER,
+    RANDOM_INIT,
+    REAL,
+    ROUND_TRIP,
+    SAMPLES,
+    Frames,
+    VideoFilm,
+)
 from worldsim.jobs.video_task import Opened
-from worldsim.protocols import DenoiserSpec, FrozenDenoiser, FrozenEncoder
+from worldsim.models.diffusion import DiffusionModel
+from worldsim.protocols import Condition, DenoiserSpec, FrozenDenoiser, FrozenEncoder, Moves, Obs
 
 NOISE, SAMPLING = 0, 1  # part the random numbers of the two
 
@@ -45,6 +57,7 @@ class Judges:
     read: tuple[int, ...]  # the columns of the state that the probe reads
     lpips: Lpips | None
     i3d: I3D | None
+    actions: ActionReader | None
     device: torch.device  # where the encoder is
 
 
@@ -57,6 +70,7 @@ class Judged:
     frames: tuple[Frames, ...]
     last: Floats  # [M, D]: features of the last given frame, or of the first frame if none is given
     films: tuple[VideoFilm, ...]
+    mask: Floats | None = None  # [L, F]
 
 
 @torch.no_grad()
@@ -74,7 +88,7 @@ def judge_clips(
     denoiser, untrained, total = models.denoiser, models.untrained, len(clips.rows)
     filmed = set(np.linspace(0, total - 1, shown).astype(int).tolist())
     key = keys.rows(sampling.seed, total)
-    native, plain, lasts, films = [], [], [], []
+    native, plain, lasts, films, masks = [], [], [], [], []
     parts: dict[str, list[Frames]] = {}
     with tqdm(total=total, desc="evaluate", unit="clip") as bar:
         for first in range(0, total, batch):
@@ -84,13 +98,24 @@ def judge_clips(
             latents, condition = denoiser.encode(video), denoiser.condition(video[:, : sampling.given], video.shape[1])
             noise = keys.fold(key[some], NOISE)
             shown_latents = given_latents(denoiser.spec, sampling.given)
-            errors = diffusion.denoising_errors(denoiser, latents, condition, sigma, noise, shown_latents)
+            own, other = clips.actions(some)
+            judged = denoiser if models.world is None else _under(models.world, own)
+            errors = diffusion.denoising_errors(judged, latents, condition, sigma, noise, shown_latents)
+            if models.world is not None:
+                masks += _masks(models.world, latents, condition, sigma, noise, own)
             native.append(errors[0].double().cpu().numpy())
             plain.append(errors[1].double().cpu().numpy())
-            ways = {SAMPLES: _sampled(denoiser, video, sampling, key[some])}
+            if models.world is None:
+                ways = {SAMPLES: _sampled(denoiser, video, sampling, key[some])}
+            else:
+                ways = {
+                    SAMPLES: imagined(models.world, video, own, sampling.given, key[some]),
+                    OTHER: imagined(models.world, video, other, sampling.given, key[some]),
+                    BASE: _sampled(denoiser, video, sampling, key[some]),
+                }
             ways |= _compared(denoiser, untrained, video, latents, sampling, key[some])
             place = columns(state, judges.read)
-            measured, last = _measure(ways, video, place, judges, sampling.given)
+            measured, last = _measure(ways, video, place, judges, sampling.given, own)
             lasts.append(last)
             for one in measured:
                 parts.setdefault(one.name, []).append(one)
@@ -101,7 +126,49 @@ def judge_clips(
             ]
             bar.update(len(video))
     frames = tuple(_join(found) for found in parts.values())
-    return Judged(np.concatenate(native), np.concatenate(plain), frames, np.concatenate(lasts), tuple(films))
+    mask = np.mean(masks, axis=0) if masks else None
+    return Judged(np.concatenate(native), np.concatenate(plain), frames, np.concatenate(lasts), tuple(films), mask)
+
+
+def imagined(world: DiffusionModel, video: Tensor, actions: Tensor, given: int, key: Tensor) -> Tensor:
+    """The frames [B, H, 3, Y, X] that a world model draws after the given ones, under actions [B, T - 1, g, A].
+
+    Steps of several frames are drawn one after the other, the last one cut where the clip ends.
+    """
+    known = min(given, world.spec.context)
+    spec, frames = world.spec, video[:, given - known : given, None]
+    time = torch.arange(known, device=video.device).expand(len(video), -1) * spec.seconds_per_step
+    before = actions[:, given - known : given - 1].to(video)
+    state = world.encode(Obs(frames, None, time), before, key.to(video.device))
+    after = actions[:, given - 1 :].to(video)  # [B, H, g, A]
+    steps = -(-after.shape[1] // spec.frames_per_step)
+    missing = steps * spec.frames_per_step - after.shape[1]
+    padded = torch.cat([after, after[:, -1:].expand(-1, missing, -1, -1)], 1)
+    moves = padded.flatten(1, 2).unflatten(1, (steps, -1))
+    rollout = world.rollout(state, moves)
+    return world.decode(state, rollout.latents)[:, : after.shape[1], 0]
+
+
+def _under(world: DiffusionModel, actions: Tensor) -> Steered:
+    """What takes noise away under actions."""
+    device = next(iter(world.adapter.parameters())).device  # pyright: ignore[reportAttributeAccessIssue]
+    told = torch.ones(len(actions), dtype=torch.bool, device=device)
+    return Steered(world.base, world.adapter, Moves(actions.to(device), told), world.sampling.guidance)
+
+
+def _masks(
+    world: DiffusionModel, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor, actions: Tensor
+) -> list[Floats]:
+    """The mean mask of each clip, [L, F] each; [] for adapters without one."""
+    moves, found = _under(world, actions).moves, []
+    for number, level in enumerate(sigma.tolist()):
+        noise = keys.normal(keys.fold(key.to(latents.device), number), latents.shape[1:], latents.dtype)
+        levels = torch.full(latents.shape[:2], level, device=latents.device)
+        mask = world.adapter.mask(world.base, diffusion.add_noise(latents, noise, levels), levels, condition, moves)
+        if mask is None:
+            return []
+        found.append(mask.double().mean((2, 3, 4)).cpu().numpy())
+    return list(np.stack(found, 1))
 
 
 def given_latents(spec: DenoiserSpec, given: int) -> int:
@@ -140,9 +207,9 @@ def _compared(
 
 
 def _measure(
-    ways: dict[str, Tensor], video: Tensor, place: Tensor | None, judges: Judges, given: int
+    ways: dict[str, Tensor], video: Tensor, place: Tensor | None, judges: Judges, given: int, actions: Tensor
 ) -> tuple[list[Frames], NDArray[np.float64]]:
-    """Every way beside what happened; and features of the last given frame."""
+    """Every way beside what happened under actions [B, T - 1, g, A]; and features of the last given frame."""
     before = look(judges.encoder, video[:, max(given, 1) - 1 : max(given, 1)].to(judges.device))
     after, found = video[:, given:], []
     for name, frames in ways.items():
@@ -154,6 +221,10 @@ def _measure(
         position = None
         if judges.probe is not None and place is not None and (given or name in (ROUND_TRIP, REAL)):
             position = (judges.probe(seen.tokens) - place[:, given:]).norm(dim=2)
+        read = None
+        if judges.actions is not None and given:
+            shown = torch.cat([video[:, given - 1 : given], frames], 1).float().cpu()
+            read = _array(judges.actions.errors(shown, actions[:, given - 1 :]))
         found.append(
             Frames(
                 name,
@@ -162,6 +233,7 @@ def _measure(
                 _array(judges.lpips(*flat).unflatten(0, frames.shape[:2])) if comparable and judges.lpips else None,
                 None if position is None else _array(position),
                 _array(seen.pooled),
+                read,
                 _array(judges.i3d(torch.cat([video[:, :given], frames], 1).to(judges.device))) if judges.i3d else None,
             )
         )
@@ -195,6 +267,5 @@ def _join(parts: list[Frames]) -> Frames:
         return None if found[0] is None else np.concatenate(found)
 
     pooled = np.concatenate([part.pooled for part in parts])
-    return Frames(
-        parts[0].name, joined("mse"), joined("ssim"), joined("lpips"), joined("position"), pooled, joined("i3d")
-    )
+    four = (joined("mse"), joined("ssim"), joined("lpips"), joined("position"))
+    return Frames(parts[0].name, *four, pooled, joined("action"), joined("i3d"))

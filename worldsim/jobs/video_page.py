@@ -8,35 +8,35 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.jobs.measures import psnr
+from worldsim.jobs.video_charts import (
+    NAMES,
+    action_table,
+    distance_table,
+    fvd_table,
+    loss_chart,
+    mask_chart,
+    measure_chart,
+)
 from worldsim.jobs.video_results import (
+    BASE,
     COPY_LAST,
+    OTHER,
     RANDOM_INIT,
     REAL,
-    ROUND_TRIP,
     SAMPLES,
-    Frames,
-    Frechet,
-    Fvd,
     VideoEvaluation,
     with_mean,
 )
 from worldsim.report.html import write_report
-from worldsim.report.records import Cell, Chart, Figure, Film, Headline, Report, Section, Series, Table, Verdict
+from worldsim.report.records import Cell, Figure, Film, Headline, Report, Section, Table, Verdict
 from worldsim.report.sheets import Strip, sheet
 
-NAMES = {
-    SAMPLES: "model samples",
-    COPY_LAST: "copy last",
-    ROUND_TRIP: "autoencoder",
-    RANDOM_INIT: "random init",
-    REAL: "real",
-}
 MEASURES = (
     ("mse", "PSNR", "dB, higher is better"),
     ("ssim", "SSIM", "higher is better"),
     ("lpips", "LPIPS", "lower is better"),
     ("position", "Position error", "distance from the exact position"),
+    ("action", "Action error", "of what is read off the frames"),
 )
 
 
@@ -76,12 +76,18 @@ def headlines(evaluation: VideoEvaluation) -> tuple[Headline, ...]:
             if ratio is not None and of == "clips":
                 text = f"Frechet distance of {of}, in features of {evaluation.encoder}, over that of {other}"
                 found.append(_ratio_headline(f"FD over {other}", ratio, text))
-    for other in (COPY_LAST, RANDOM_INIT):
+    for other in (COPY_LAST, RANDOM_INIT, BASE, OTHER):
         band = evaluation.position_ratio(other)
         if band is not None and np.isfinite(band.value[-1]):
             ratio = float(band.value[-1]), float(band.low[-1]), float(band.high[-1])
-            text = f"probed position error of the samples, mean of all frames, over that of {other}"
-            found.append(_ratio_headline(f"Position error over {other}", ratio, text))
+            text = f"probed position error of the samples, mean of all frames, over that of {NAMES[other]}"
+            found.append(_ratio_headline(f"Position error over {NAMES[other]}", ratio, text))
+    band = evaluation.action_ratio(SAMPLES)
+    if band is not None and np.isfinite(band.value[-1]):
+        value, low, high = (float(part[-1]) for part in (band.value, band.low, band.high))
+        text = "error of the actions read off the samples, over that on real clips: 1 is as readable as real"
+        told = f", 95 % interval {low:.2f} to {high:.2f}" if np.isfinite(low) else ""
+        found.append(Headline("Action error ratio", f"{value:.2f}", "neutral", text + told))
     return tuple(found)
 
 
@@ -118,11 +124,24 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
             "differ from what happened and be right."
         )
         found.append(Section("Samples beside real", text, (Figure("All clips", image), *films)))
-    found.append(Section("Noise taken away", _loss_text(evaluation), (_losses(evaluation),)))
-    charts = tuple(_chart(evaluation, *measure) for measure in MEASURES)
+    found.append(Section("Noise taken away", _loss_text(evaluation), (loss_chart(evaluation),)))
+    charts = tuple(measure_chart(evaluation, *measure) for measure in MEASURES)
     shown = tuple(chart for chart in charts if chart is not None)
     if shown:
         found.append(Section("Likeness by horizon", _likeness_text(evaluation), shown))
+    if evaluation.action_ratio(SAMPLES) is not None:
+        text = (
+            "A network that was trained on real clips reads the actions off frames. Its error over that on real clips "
+            "is 1 for frames that show their actions as real ones do. Samples under the actions of other clips, judged "
+            "by the right ones, are what a model that answers to actions must be better than."
+        )
+        found.append(Section("Action error ratio", text, (action_table(evaluation),)))
+    if evaluation.mask is not None:
+        text = (
+            f"The share that the base has in a prediction, {evaluation.mask.mean():.2f} in the mean: 1 trusts the "
+            "base, 0 the adapter. One line a level of noise."
+        )
+        found.append(Section("The mask", text, (mask_chart(evaluation, evaluation.mask),)))
     if evaluation.frechet:
         text = (
             f"FD-{evaluation.encoder}: the squared Frechet distance between normal distributions of features, in "
@@ -131,7 +150,7 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
             "Every set is compared with real frames of episodes other than its own, so real itself is not 0: it is the "
             "floor. The samples are few, so distances compare within this page only."
         )
-        found.append(Section("Frechet distances", text, tuple(_distances(one) for one in evaluation.frechet)))
+        found.append(Section("Frechet distances", text, tuple(distance_table(one) for one in evaluation.frechet)))
     if evaluation.fvd is not None:
         text = (
             "FVD (Unterthiner et al. 2019): the Frechet distance of the logits of I3D over whole clips, given frames "
@@ -139,21 +158,11 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
             "Real clips themselves are at 0. Papers take 2048 clips or more: with fewer it is far too high, so it "
             "compares with nothing but the same number of clips of the same data, length and gap."
         )
-        found.append(Section("FVD", text, (_fvd(evaluation.fvd),)))
+        found.append(Section("FVD", text, (fvd_table(evaluation.fvd),)))
     if evaluation.skipped:
         rows: tuple[tuple[Cell, ...], ...] = tuple((one.measure, one.reason) for one in evaluation.skipped)
         found.append(Section("Not measured", "", (Table("Skipped", ("measure", "why"), rows),)))
     return tuple(found)
-
-
-def _losses(evaluation: VideoEvaluation) -> Chart:
-    x = np.arctan(evaluation.sigma) / (np.pi / 2)
-    series = []
-    for name, values in (("native loss", evaluation.native), ("squared error of clean latents", evaluation.x0)):
-        band = evaluation.band(values)
-        known = bool(np.isfinite(band.low).all())
-        series.append(Series(name, x, band.value, band.low if known else None, band.high if known else None))
-    return Chart("Denoising loss", "noise level, from 0 (none) to 1 (nothing else)", "mean square", tuple(series))
 
 
 def _loss_text(evaluation: VideoEvaluation) -> str:
@@ -176,42 +185,6 @@ def _likeness_text(evaluation: VideoEvaluation) -> str:
             "regression, fitted on real frames of episodes that are not judged; its error on real frames is the floor."
         )
     return text
-
-
-def _chart(evaluation: VideoEvaluation, measure: str, title: str, label: str) -> Chart | None:
-    series = []
-    for way in evaluation.frames:
-        values = _values(way, measure)
-        if values is None or (way.name == REAL and measure != "position"):
-            continue
-        band = evaluation.band(values)
-        known = bool(np.isfinite(band.low).all())
-        ends = (band.low, band.high) if known else (None, None)
-        series.append(Series(NAMES[way.name], np.arange(1, values.shape[1] + 1), band.value, *ends))
-    return Chart(title, "frames after the given ones", label, tuple(series)) if series else None
-
-
-def _values(way: Frames, measure: str) -> NDArray[np.float64] | None:
-    if measure == "mse":
-        return None if way.mse is None else psnr(way.mse)
-    return {"ssim": way.ssim, "lpips": way.lpips, "position": way.position}[measure]
-
-
-def _fvd(found: Fvd) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for name, distances in zip(found.names, found.distances, strict=True):
-        rows.append((NAMES[name], distances.value, *distances.interval))
-    return Table("Of clips", ("set", "FVD", "low", "high"), tuple(rows), "95 % intervals by bootstrap over episodes.")
-
-
-def _distances(found: Frechet) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for name, distances in zip(found.names, found.distances, strict=True):
-        low, high = distances.interval
-        label = "real (the floor)" if name == REAL else NAMES[name]
-        rows.append((label, distances.value, low, high))
-    note = f"{found.components} components; 95 % intervals by bootstrap over episodes."
-    return Table(f"Of {found.of}", ("set", "distance", "low", "high"), tuple(rows), note)
 
 
 def _ratio_headline(name: str, ratio: tuple[float, float, float], text: str) -> Headline:

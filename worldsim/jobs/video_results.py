@@ -13,11 +13,14 @@ from worldsim.jobs.measures import Band, mean_band, psnr, ratio_band
 
 Floats = NDArray[np.float64]
 SAMPLES, COPY_LAST, ROUND_TRIP, RANDOM_INIT, REAL = "samples", "copy last", "autoencoder", "random init", "real"
+OTHER, BASE = "other actions", "base"
 SHORT = {
     SAMPLES: "samples",
     COPY_LAST: "copy_last",
     ROUND_TRIP: "autoencoder",
     RANDOM_INIT: "random_init",
+    OTHER: "other_actions",
+    BASE: "base",
     REAL: "floor",
 }
 
@@ -32,6 +35,7 @@ class Frames:
     lpips: Floats | None  # [M, H]
     position: Floats | None  # [M, H] distance of the probed from the exact position
     pooled: Floats  # [M, H, D], of the encoder
+    action: Floats | None = None  # [M, H] error of the actions that are read off the frames
     i3d: Floats | None = None  # [M, 400] logits of whole clips, given frames and all
 
 
@@ -97,6 +101,7 @@ class VideoEvaluation:
     notes: tuple[str, ...]
     seed: int
     fvd: Fvd | None = None
+    mask: Floats | None = None  # [L, F], the mean of an adapter's mask at each level and latent frame
 
     def way(self, name: str) -> Frames | None:
         """One way to go on, if it was measured."""
@@ -112,6 +117,13 @@ class VideoEvaluation:
         if one is None or two is None or one.position is None or two.position is None:
             return None
         return ratio_band(with_mean(one.position), with_mean(two.position), self.episode, self.seed)
+
+    def action_ratio(self, name: str) -> Band | None:
+        """AER: the error of actions read off the frames of a way over that on real ones, as `position_ratio`."""
+        one, two = self.way(name), self.way(REAL)
+        if one is None or two is None or one.action is None or two.action is None:
+            return None
+        return ratio_band(with_mean(one.action), with_mean(two.action), self.episode, self.seed)
 
     def fd_ratio(self, of: str, other: str) -> tuple[float, float, float] | None:
         """Frechet distance of the samples over that of another set, with its interval."""
@@ -147,14 +159,21 @@ def summary(evaluation: VideoEvaluation) -> dict[str, Any]:
             "ssim": way.ssim,
             "lpips": way.lpips,
             "position_error": way.position,
+            "action_error": way.action,
         }
         for measure, found in told.items():
-            if found is not None and not (way.name == REAL and measure != "position_error"):
+            if found is not None and not (way.name == REAL and measure not in ("position_error", "action_error")):
                 values |= _numbers(f"video.{measure}_{SHORT[way.name]}", evaluation.band(with_mean(found)))
-    for other in (COPY_LAST, RANDOM_INIT, REAL):
+    for other in (COPY_LAST, RANDOM_INIT, OTHER, BASE, REAL):
         band = evaluation.position_ratio(other)
         if band is not None:
             values |= _numbers(f"video.position_over_{SHORT[other]}", band)
+    for name in (SAMPLES, OTHER, BASE, COPY_LAST, ROUND_TRIP):
+        band = evaluation.action_ratio(name)
+        if band is not None:
+            values |= _numbers(f"video.aer_{SHORT[name]}", band)
+    if evaluation.mask is not None:
+        values |= {"video.mask": evaluation.mask.tolist(), "video.mask_mean": float(evaluation.mask.mean())}
     return values | _frechet_numbers(evaluation)
 
 

@@ -15,7 +15,9 @@ from worldsim.backbones.video.untrained import begun_anew
 from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
-from worldsim.jobs import devices
+from worldsim.jobs import action_reader, devices
+from worldsim.jobs.saved import Loaded
+from worldsim.models.diffusion import DiffusionModel
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec, FrozenDenoiser, Schedule
 from worldsim.registry import Component
@@ -75,6 +77,8 @@ class Settings:
     """Also judge the same network at random initialisation."""
     fvd: Path | None = None
     """Weights of I3D (400 classes of Kinetics) as safetensors, for FVD; without them it is skipped."""
+    reader: action_reader.Config = field(default_factory=action_reader.Config)
+    """What reads actions off frames, of a run: the action error ratio."""
     lpips: Path | None = None
     """Weights of LPIPS (AlexNet) as safetensors; without them it is skipped."""
 
@@ -105,6 +109,8 @@ class Task:
     batch: int
     seed: int
     device: str
+    run: Loaded | None = None
+    """Of a fine-tuning of a video model; `model` is its folder."""
 
 
 def is_video_model(name: str) -> bool:
@@ -129,11 +135,17 @@ class Opened:
     untrained: FrozenDenoiser | None
     why: str
     device: torch.device
+    world: DiffusionModel | None = None  # of a run: the model with its adapter
 
 
 def open_models(task: Task) -> Opened:
-    """Open the model of a task. Raises as `video.build` and `black_box.connect`, and ValueError for what none can."""
+    """Open the model of a task, or a run. Raises as `video.build` and `black_box.connect`."""
     asked, again = task.video.backbone, task.video.random_init
+    if task.run is not None:
+        device = devices.find(task.device)
+        model = task.run.model.to(device)
+        assert isinstance(model, DiffusionModel)
+        return Opened(model.base, None, "it is a run, and has an adapter", device, model)
     if asked.name not in (video.Config.name, task.model):
         raise ValueError(
             f"video.backbone.name is {asked.name}, but the model to evaluate is {task.model}: name it once"

@@ -2,12 +2,10 @@
 
 Tokens see those of their own frame and of earlier ones (diffusion forcing, Chen et al. 2024), so a clip can be denoised
 frame by frame, and the keys and values of clean frames never change: they are computed once (`remember`) and kept.
-Written in the manner of DiT (Peebles and Xie 2022) with the shared modulation of PixArt-alpha (Chen et al. 2023).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,9 +15,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.backbones.attention import Layout, attend, rotary_angles, rotate
-
-WAVES = 128  # half as many sines as cosines and sines of a time
+from worldsim.nets.attention import Layout, rotary_angles
+from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
 
 
 @dataclass(frozen=True)
@@ -27,34 +24,6 @@ class Kept:
     """Keys and values of clean frames, [B, heads, t N, head] of every block."""
 
     parts: tuple[tuple[Tensor, Tensor], ...]
-
-
-class _Block(nn.Module):
-    """Attention and an MLP, modulated frame by frame."""
-
-    def __init__(self, hidden: int, heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = (nn.LayerNorm(hidden, elementwise_affine=False) for _ in range(2))
-        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden, mlp_ratio * hidden), nn.GELU("tanh"), nn.Linear(mlp_ratio * hidden, hidden)
-        )
-        self.table = nn.Parameter(torch.randn(6, hidden) / hidden**0.5)
-
-    def forward(
-        self, x: Tensor, told: Tensor, angles: Tensor, mask: Tensor | None, kept: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Tokens [B, F, N, D'] under modulation told [B, F, 6, D']; also their keys and values."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (told + self.table)[:, :, None].unbind(3)
-        frames = x.shape[1]
-        normed = (self.norm1(x) * (1 + scale1) + shift1).flatten(1, 2)
-        q, k, v = rearrange(self.qkv(normed), "b s (three h d) -> three b h s d", three=3, h=self.heads)
-        own = rotate(k, angles), v
-        parts = [own] if kept is None else [(torch.cat([kept[0], own[0]], 2), torch.cat([kept[1], own[1]], 2))]
-        seen = attend(rotate(q, angles), parts, mask)
-        x = x + gate1 * self.out(rearrange(seen, "b h (f n) d -> b f n (h d)", f=frames))
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), own
 
 
 class BlockCausalTransformer(ModelMixin, ConfigMixin):
@@ -82,7 +51,7 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         self.input = nn.Linear(channels * patch**2, hidden)
         self.time = nn.Sequential(nn.Linear(2 * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.modulation = nn.Linear(hidden, 6 * hidden)
-        self.blocks = nn.ModuleList(_Block(hidden, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(FrameBlock(hidden, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
         self.last = nn.Parameter(torch.randn(2, hidden) / hidden**0.5)
         self.output = nn.Linear(hidden, channels * patch**2)
@@ -121,25 +90,16 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             at = torch.arange(before, before + frames, device=noisy.device)
             seconds = (at * float(config.seconds)).expand(rows, frames)
         angles = rotary_angles(seconds, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
-        step = torch.arange(frames, device=noisy.device).repeat_interleave(tokens)
-        seen = torch.cat([step.new_full((before * tokens,), -1), step])
-        mask = None if frames == 1 else step[:, None] >= seen[None]
+        mask = causal(frames, tokens, noisy.device, before)
         x = self.input(rearrange(noisy, "b f c (y p) (x q) -> b f (y x) (c p q)", p=patch, q=patch))
-        told = self.time(_waves(time / 1000).to(x.dtype))
+        told = self.time(waves(time / 1000).to(x.dtype))
         modulation = self.modulation(told).unflatten(-1, (6, -1))
         new: list[tuple[Tensor, Tensor]] = []
         for i, block in enumerate(self.blocks):
             past = None if kept is None else kept.parts[i]
-            x, own = cast(_Block, block)(x, modulation, angles, mask, past)
+            x, own = cast(FrameBlock, block)(x, modulation, angles, mask, past)
             new.append(own)
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
         x = self.output(self.norm(x) * (1 + scale) + shift)
         out = rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=grid[0], p=patch, q=patch)
         return out, tuple(new)
-
-
-def _waves(time: Tensor) -> Tensor:
-    """Cosines and sines [..., 2 W] of times in [0, 1], W of them between one turn in 2 pi and a thousand."""
-    rates = torch.exp(torch.linspace(0, math.log(1000), WAVES, device=time.device))
-    angle = time.float()[..., None] * rates
-    return torch.cat([angle.cos(), angle.sin()], -1)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
-from worldsim.protocols import Condition, DenoiserSpec, Schedule
+from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
+
+BLOCKS = ("blocks", "transformer_blocks", "single_transformer_blocks")
+RESIDUAL = ("ResnetBlock2D", "SpatioTemporalResBlock")
 
 DENOISERS = ("transformer", "transformer_2", "unet")
 """What families call the networks that take noise away."""
@@ -140,6 +143,22 @@ class VideoDenoiser(Frozen):
         clean = diffusion.to_x0(kind, output.float(), own.float(), alpha, s).to(noisy.dtype)
         return torch.where(diffusion.spread(sigma == 0, noisy), noisy, clean)
 
+    @property
+    def network(self) -> nn.Module:
+        """See `protocols.OpenDenoiser`. Raises ValueError for a model of several experts."""
+        found = [self.networks[name] for name in DENOISERS if name in self.networks]
+        if len(found) != 1:
+            raise ValueError(
+                f"this model has {len(found)} denoising networks, and adapters that enter one need one: take one that "
+                "needs only predictions, such as --adapter.kind avid"
+            )
+        return found[0]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """See `protocols.OpenDenoiser`: the blocks of a transformer, the residual blocks of a UNet."""
+        return find_sites(self.network)
+
     def _predict(self, own: Tensor, time: Tensor, condition: Condition) -> Tensor:
         text = {name: value.to(own.device).expand(len(own), *value.shape[1:]) for name, value in self.text.items()}
         output = self.family.output(own, time, text, condition.inputs, False)
@@ -150,6 +169,33 @@ class VideoDenoiser(Frozen):
         if self.spec.guidance == "ramp":
             scale = torch.linspace(1, self.guidance, own.shape[2]).to(own)[:, None, None]
         return unguided + scale * (output - unguided)
+
+
+def find_sites(network: nn.Module) -> tuple[Site, ...]:
+    """The blocks of a denoising network in the order in which they run. Raises ValueError if they are not known."""
+    config: Any = getattr(network, "config", {})
+    width = config.get("hidden") or config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
+    blocks = [name for name in BLOCKS if isinstance(getattr(network, name, None), nn.ModuleList)]
+    if blocks and width:
+        return tuple(
+            Site(f"{name}.{i}", width, False)
+            for name in blocks
+            for i in range(len(network.get_submodule(name)))  # pyright: ignore[reportArgumentType]
+        )
+    found = [(name, part) for name, part in network.named_modules() if type(part).__name__ in RESIDUAL]
+    outer = [(name, part) for name, part in found if not any(name.startswith(f"{other}.") for other, _ in found)]
+    if not outer:
+        raise ValueError(
+            f"the blocks of {type(network).__name__} are not known: take a black-box adapter, such as avid"
+        )
+    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    outer.sort(key=lambda item: order.get(item[0].partition(".")[0], 3))
+    return tuple(Site(name, _channels(part), True) for name, part in outer)
+
+
+def _channels(block: Any) -> int:
+    """What a residual block gives."""
+    return int(block.out_channels if hasattr(block, "out_channels") else block.spatial_res_block.out_channels)
 
 
 def by_row(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.backbones.attention import attend
+from worldsim.nets.attention import attend
 
 
 class _Block(nn.Module):

@@ -57,6 +57,7 @@ class TinyVideo:
             per_frame=True,
             given=MOST,
             fps=1 / float(config.seconds),
+            in_place=True,
         )
         self.networks = {"transformer": self.transformer, "vae": self.vae}
         self.identity = {"pipeline": PIPELINES[0], "schedule": repr(self.schedule)}

@@ -1,0 +1,1 @@
+"""Trainable action conditioning of frozen video diffusion models: one kind a file."""

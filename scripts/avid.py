@@ -1,0 +1,315 @@
+"""The jobs of `scripts/reproduce_avid.sh`: a frozen video model under actions, by AVID and by everything beside it.
+
+`avid.py OUT list STAGE` names the jobs of a stage, `avid.py OUT JOB` does one: `data:TASK`, `rows:TASK`, or
+`run:TASK:EPISODES:KIND:SEED`, which trains and judges. What is finished is kept. TASK is continuous (TwoRoom) or
+discrete (Boxing).
+"""
+
+import argparse
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anonymous import Peak
+from evidence import DRAWS, collected, finished_run, kept
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim import diffusion
+from worldsim.config import parse
+from worldsim.data.clips import ClipReader, split_episodes
+from worldsim.data.clips import Config as ClipConfig
+from worldsim.jobs import action_clips, collect, evaluate, evaluate_video, finetune_video, runs, saved_video
+from worldsim.jobs.measures import psnr
+from worldsim.jobs.video_results import BASE, COPY_LAST, OTHER, REAL, ROUND_TRIP, SAMPLES, SHORT
+from worldsim.models.diffusion import DiffusionModel
+from worldsim.protocols import Moves
+
+STAGES = ("data", "run", "response", "rows")
+JUDGED, COMMAND = "judged.json", "scripts/reproduce_avid.sh"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Episodes with actions, and how clips are cut from them."""
+
+    env: str
+    episodes: int
+    length: int
+    behaviour: str
+    position: tuple[str, ...]
+    gap: int
+    kinds: tuple[str, ...]
+    size: int | None = None
+    seed: int = 11
+
+
+SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
+ALL = (*SIX, "avid_no_mask", "avid_no_base", "action_cfg", "classifier", "controlnet", "film", "dora")
+TASKS = {
+    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("x", "y"), 3, ALL),
+    "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 64),
+}
+KINDS: dict[str, list[str]] = {
+    "avid": ["--adapter", "avid"],
+    "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
+    "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
+    "scratch": ["--adapter", "scratch"],
+    "experts": ["--adapter", "product"],
+    "action_cfg": ["--adapter", "product", "--adapter.rule", "guidance"],
+    "classifier": ["--adapter", "classifier"],
+    "controlnet": ["--adapter", "controlnet"],
+    "controlnet_lite": ["--adapter", "controlnet", "--adapter.branch", "lite"],
+    "film": ["--adapter", "film"],
+    "lora": ["--adapter", "lora"],
+    "dora": ["--adapter", "lora", "--adapter.dora"],
+    "full": ["--adapter", "full", "--learner.lr", "3e-4"],
+}
+MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
+THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest
+FEWEST, OTHERS = 50, (200, 800)
+BUDGET = ["--train.steps", "1500", "--batch", "32", "--frames", "8", "--shown", "2", "--held-out", "64"]
+WAYS = (SAMPLES, OTHER, BASE, COPY_LAST, ROUND_TRIP, REAL)
+
+
+def data(out: Path, name: str) -> Path:
+    """The episodes of a task, those that are judged among them."""
+    task = TASKS[name]
+    importlib.import_module("boxing")
+    config = collect.Config(
+        *(task.env, out / name / "data", task.episodes, task.length, task.behaviour, task.seed), size=task.size
+    )
+    return collected(config)
+
+
+def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
+    """One adapter, trained on so many episodes and judged on those of the test split."""
+    task, folder = TASKS[name], out / name / f"{kind}-{episodes}-{seed}"
+    size = ["--episodes", str(episodes), "--gap", str(task.gap), "--seed", str(seed), "--learner.seed", str(seed)]
+    shared = ["--latents", str(out / name / "latents"), "--backbone.dtype", "bfloat16", "--no-temporal", "--no-probe"]
+    args = [str(data(out, name)), "--out", str(folder), *BUDGET, *size, *shared, *KINDS[kind]]
+    with Peak() as peak:
+        finished_run(finetune_video, args, "latents")
+    if not (folder / "memory.json").is_file():
+        kept(folder / "memory.json", {}, lambda: [peak.bytes / 2**30])
+    judged(out, name, folder)
+    return folder
+
+
+def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
+    """What is measured of every clip, for every way to go on; see `evaluate_video`."""
+    task = TASKS[name]
+    settings = [
+        "--position",
+        *task.position,
+        "--clips",
+        "2",
+        "--shown",
+        "0",
+        "--batch",
+        "32",
+        "--video.fit-clips",
+        "512",
+    ]
+
+    def judge() -> list[Any]:
+        readers = ["--video.reader.folder", str(out / name / "readers")]
+        config = parse(evaluate.Config, [str(folder), *settings, *readers])
+        found = evaluate_video.evaluate(evaluate.adapted_task(config))
+        told: dict[str, Any] = {"episode": found.episode.tolist()}
+        for way in found.frames:
+            measures = {"psnr": None if way.mse is None else psnr(way.mse), "position": way.position, "aer": way.action}
+            measures |= {"ssim": way.ssim}
+            told |= {f"{m}.{SHORT[way.name]}": v.tolist() for m, v in measures.items() if v is not None}
+        for one in found.frechet:
+            if one.of == "frames":
+                for short, distance in zip(one.names, one.distances, strict=True):
+                    told[f"fd.{short}"] = [distance.value, *(distance.draws - distance.draws.mean()).tolist()]
+        return [told]
+
+    return kept(folder / JUDGED, {"settings": settings}, judge)[0]
+
+
+def finished(out: Path, name: str, episodes: int, kind: str, seeds: tuple[int, ...]) -> list[Path]:
+    """The folders of the runs of a kind, [] unless all are judged."""
+    folders = [out / name / f"{kind}-{episodes}-{seed}" for seed in seeds]
+    return folders if all((folder / JUDGED).is_file() for folder in folders) else []
+
+
+def seeds_of(kind: str, episodes: int) -> tuple[int, ...]:
+    """Three where the comparison is closest, one elsewhere."""
+    return (0, 1, 2) if kind in THREE_SEEDS and episodes == FEWEST else (0,)
+
+
+def means(found: list[dict[str, Any]], measure: str, way: str) -> NDArray[np.float64] | None:
+    """The mean over the horizon of each clip of each seed, [S, M]."""
+    key = f"{measure}.{way}"
+    return None if any(key not in one for one in found) else np.array([one[key] for one in found]).mean(2)
+
+
+class Bootstrap:
+    """Draws of seeds and of episodes, the same for whatever is compared on the same clips."""
+
+    def __init__(self, episode: NDArray[np.int64], seeds: int) -> None:
+        rng, (_, group) = np.random.default_rng(0), np.unique(episode, return_inverse=True)
+        count = int(group.max()) + 1
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+        self.clips = drawn[:, group] / drawn[:, group].sum(1, keepdims=True)  # [R, M] weights
+        self.seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS) / seeds  # [R, S]
+
+    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean of values [S, M], and behind it its draws: [1 + R]."""
+        draws = np.einsum("rs,sm,rm->r", self.seeds, values, self.clips)
+        return np.concatenate([[values.mean()], draws])
+
+
+def tell(row: str, draws: NDArray[np.float64], clips: int, seeds: tuple[int, ...]) -> None:
+    """Append the row of a value and its draws, unless it is there."""
+    value, (low, high) = float(draws[0]), np.percentile(draws[1:], [2.5, 97.5]) if len(draws) > 1 else draws[[0, 0]]
+    runs.append_result("avid", row, value, min(float(low), value), max(float(high), value), clips, seeds, COMMAND)
+
+
+def rows_of(out: Path, name: str, episodes: int, kind: str) -> None:
+    """The rows of a kind: what it draws, and what it draws under the actions of other clips."""
+    seeds = seeds_of(kind, episodes)
+    folders = finished(out, name, episodes, kind, seeds)
+    if not folders:
+        return
+    found = [judged(out, name, folder) for folder in folders]
+    for way in (SAMPLES, OTHER):
+        label = f"{name}.{episodes}.{kind}" + ("" if way == SAMPLES else ".other_actions")
+        measured(label, found, SHORT[way], seeds)
+    for measure in ("trainable", "seconds"):
+        values = np.array([json.loads((folder / runs.SUMMARY).read_text())[measure] for folder in folders], dtype=float)
+        tell(f"{name}.{episodes}.{kind}.{measure}", spread(values), len(values), seeds)
+    memory = np.array([kept(folder / "memory.json", {}, list)[0] for folder in folders])
+    tell(f"{name}.{episodes}.{kind}.memory", spread(memory), len(memory), seeds)
+
+
+def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The median, and the values as their own draws."""
+    return np.concatenate([[np.median(values)], values])
+
+
+def measured(label: str, found: list[dict[str, Any]], way: str, seeds: tuple[int, ...]) -> None:
+    """Rows of one way to go on."""
+    clips = len(found[0]["episode"])
+    draw = Bootstrap(np.array(found[0]["episode"]), len(found))
+    for measure in ("psnr", "ssim", "position"):
+        values = means(found, measure, way)
+        if values is not None:
+            tell(f"{label}.{measure}", draw(values), clips, seeds)
+    values, real = means(found, "aer", way), means(found, "aer", SHORT[REAL])
+    if values is not None and real is not None:
+        tell(f"{label}.aer", draw(values) / draw(real), clips, seeds)
+    if all(f"fd.{way}" in one for one in found):
+        parts = np.array([one[f"fd.{way}"] for one in found])  # [S, 1 + R]: the value, deviations of its draws
+        rng = np.random.default_rng(1)
+        some = rng.integers(len(parts), size=(DRAWS, len(parts)))
+        off = parts[some, rng.integers(1, parts.shape[1], size=(DRAWS, 1))].mean(1)
+        tell(f"{label}.fd", np.concatenate([[parts[:, 0].mean()], parts[some, 0].mean(1) + off]), clips, seeds)
+
+
+def rows(out: Path, name: str) -> None:
+    """Every row of a task whose runs are finished."""
+    task = TASKS[name]
+    for kind in task.kinds:
+        for episodes in (FEWEST, *(OTHERS if name == "continuous" and kind in MORE else ())):
+            rows_of(out, name, episodes, kind)
+    folders = {kind: finished(out, name, FEWEST, kind, seeds_of(kind, FEWEST)) for kind in ("avid", "scratch")}
+    if not all(folders.values()):
+        return
+    found = {kind: [judged(out, name, folder) for folder in some] for kind, some in folders.items()}
+    for way, label in ((BASE, "base"), (COPY_LAST, "copy_last"), (ROUND_TRIP, "autoencoder")):
+        measured(f"{name}.{FEWEST}.{label}", found["avid"][:1], SHORT[way], (0,))
+    seeds, clips = seeds_of("avid", FEWEST), len(found["avid"][0]["episode"])
+    draw = Bootstrap(np.array(found["avid"][0]["episode"]), len(seeds))
+    for measure in ("psnr", "position", "aer"):
+        ours, theirs = (means(found[kind], measure, SHORT[SAMPLES]) for kind in ("avid", "scratch"))
+        if ours is None or theirs is None:
+            continue
+        if measure == "aer":
+            tell(f"{name}.{FEWEST}.avid_over_scratch.aer", draw(ours) / draw(theirs), clips, seeds)
+        else:
+            tell(f"{name}.{FEWEST}.avid_minus_scratch.{measure}", draw(ours - theirs), clips, seeds)
+
+
+@torch.no_grad()
+def response(out: Path, name: str) -> None:
+    """Rows of where another action at one step changes what AVID predicts: the share in the frame it led to.
+
+    One prediction of all frames at once, at a middle level of noise; elsewhere than in its own frame an action changes
+    what follows, too, as what was moved stays moved.
+    """
+    folder = run(out, name, FEWEST, "avid", 0)
+    loaded, tuned = saved_video.load(folder), saved_video.read_settings(folder)
+    world, dataset = loaded.model, tuned.reading.open(tuned.data)
+    assert isinstance(world, DiffusionModel)
+    split = split_episodes(len(dataset), tuned.split_seed)
+    reader = ClipReader(dataset, split.test, ClipConfig(tuned.frames, tuned.gap, "skip"), video=True)
+    rows_taken = np.linspace(0, reader.count - 1, 64).astype(np.int64)
+    clips = action_clips.take(reader, rows_taken, world.base, (0, 0), world.spec.context, None, torch.device("cpu"))
+    held, told = clips.condition.clean_mask > 0, torch.ones(len(clips.action), dtype=torch.bool)
+    level = world.base.schedule.draw(torch.tensor(0.5))
+    sigma = torch.where(held, 0.0, level)
+    noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(0))
+    noisy = diffusion.add_noise(clips.latents, noise, sigma)
+
+    def answer(action: Tensor) -> Tensor:
+        return world.adapter.x0(world.base, noisy, sigma, clips.condition, Moves(action, told)).float()
+
+    plain, shares = answer(clips.action), []
+    for step in range(world.spec.context - 1, clips.action.shape[1]):
+        other = clips.action.clone()
+        other[:, step] = clips.action.roll(1, 0)[:, step]
+        change = (answer(other) - plain).square().mean((2, 3, 4))  # [B, F]
+        own = change[:, step + 1] / change.sum(1).clamp_min(1e-12)
+        shares.append(torch.where(change.sum(1) > 0, own, torch.nan))
+    share = torch.stack(shares, 1).nanmean(1)  # a clip whose neighbour did the same tells nothing
+    values = share[share.isfinite()].double().numpy()
+    rng = np.random.default_rng(0)
+    draws = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
+    tell(f"{name}.{FEWEST}.avid.own_step_share", np.concatenate([[values.mean()], draws]), len(values), (0,))
+
+
+def listed(stage: str) -> list[str]:
+    """The jobs of a stage, the closest comparisons first."""
+    if stage != "run":
+        return [f"{stage}:{name}" for name in TASKS]
+    found = []
+    for at in range(3):
+        for name, task in TASKS.items():
+            for kind in task.kinds:
+                found += [f"run:{name}:{FEWEST}:{kind}:{seed}" for seed in seeds_of(kind, FEWEST)[at : at + 1]]
+    return [*found, *(f"run:continuous:{episodes}:{kind}:0" for episodes in OTHERS for kind in MORE)]
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("job", help="list, or a job")
+    parser.add_argument("stage", nargs="?", choices=STAGES)
+    given = parser.parse_args()
+    if given.job == "list":
+        print("\n".join(listed(given.stage or "run")))
+        return
+    if given.job not in {job for stage in STAGES for job in listed(stage)}:
+        parser.error(f"unknown job {given.job}: `list STAGE` names them")
+    stage, name, *rest = given.job.split(":")
+    if stage == "data":
+        data(given.out, name)
+    elif stage == "run":
+        run(given.out, name, int(rest[0]), rest[1], int(rest[2]))
+    elif stage == "response":
+        response(given.out, name)
+    else:
+        rows(given.out, name)
+
+
+if __name__ == "__main__":
+    main()

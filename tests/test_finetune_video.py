@@ -1,0 +1,186 @@
+"""`worldsim finetune --backbone.name MODEL`: from episodes to a world model, through the command line and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import worldsim
+from tests.test_tiny_video import SIDE, parts
+from worldsim import cli
+from worldsim.backbones import video
+from worldsim.backbones.video import tiny_video
+from worldsim.data.episodes import Episode, Schema
+from worldsim.data.read import EpisodeDataset
+from worldsim.data.write import Writer
+from worldsim.envs.imagined import Config
+from worldsim.jobs import finetune_video, serve_backbone
+from worldsim.jobs.imagining import goal_in, make_env
+from worldsim.models.diffusion import DiffusionModel
+from worldsim.protocols import ActionSpec
+
+SMALL = ["--adapter.size.hidden", "24", "--adapter.size.depth", "2", "--adapter.size.heads", "2"]
+SHORT = ["--train.steps", "6", "--learner.held-out-steps", "3", "--train-heads.steps", "3", "--batch", "4"]
+CLIPS = ["--frames", "5", "--held-out", "4", "--shown", "1", "--sampling.steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_video.save(*parts(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bright square that actions move along a row."""
+    folder, rng = tmp_path_factory.mktemp("data") / "set", np.random.default_rng(0)
+    with Writer(folder, Schema(10, ActionSpec((-1.0,), (1.0,)), (SIDE, SIDE, 3), ("x", "y"))) as writer:
+        for number in range(9):
+            action = rng.uniform(-1, 1, (11, 1)).astype(np.float32)
+            x = np.clip(12 + np.concatenate([[0], 4 * action[:, 0].cumsum()]), 0, SIDE - 8)
+            frames = np.zeros((12, 1, SIDE, SIDE, 3), np.uint8)
+            for t, left in enumerate(x.astype(int)):
+                frames[t, 0, 10:18, left : left + 8] = 255
+            state = np.stack([x, np.full(12, 10.0)], 1).astype(np.float32)
+            writer.add(Episode(number, frames, state, action, np.arange(12) / 10))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "avid"
+    assert cli.main(arguments(model, data, out)) == 0
+    return out
+
+
+def arguments(model: Path | str, data: Path, out: Path, *more: str) -> list[str]:
+    return ["finetune", str(data), "--backbone.name", str(model), "--out", str(out), *SMALL, *SHORT, *CLIPS, *more]
+
+
+def losses(run: Path) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "train" / "tensorboard"))
+    events.Reload()
+    return [point.value for point in events.Scalars("loss")]
+
+
+def test_a_run_becomes_a_world_model_that_is_evaluated(run: Path, tmp_path: Path) -> None:
+    world = worldsim.load(run)
+    assert isinstance(world, DiffusionModel) and world.spec.context == 2 and world.spec.actions_per_step == 1
+    assert sorted(file.name for file in (run / "samples").iterdir()) == ["000003.png", "000006.png"]
+    told = json.loads((run / "summary.json").read_text())
+    assert told["trainable"] == sum(part.numel() for part in load_file(run / "adapter/adapter.safetensors").values())
+    assert 0 < told["mask/mean"] < 1 and told["actions/shuffled_over_right"] > 0
+    few = ["--video.fit-clips", "12", "--video.levels", "2", "--video.components", "3", "--video.reader.steps", "3"]
+    reader = ["--video.reader.folder", str(tmp_path / "readers"), "--position", "x", "y", "--shown", "1"]
+    assert cli.main(["evaluate", str(run), "--out", str(tmp_path / "page"), *few, *reader]) == 0
+    found = json.loads((tmp_path / "page/summary.json").read_text())
+    for name in ("samples", "other_actions", "base", "copy_last", "floor"):
+        assert found[f"video.action_error_{name}_mean"] >= 0 and found[f"video.position_error_{name}_mean"] >= 0
+    assert len(found["video.mask"]) == 2 and len(found["video.mask"][0]) == 5
+    assert found["video.aer_samples_mean"] > 0 and len(page := (tmp_path / "page/report.html").read_text())
+    assert "Action error ratio" in page and "Mean of the mask" in page and "base, no actions" in page
+
+
+def test_a_run_plans_from_pictures_and_is_an_environment(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = EpisodeDataset(data).episode(0).video
+    assert video is not None
+    for name, frame in (("obs", video[0, 0]), ("goal", video[-1, 0])):
+        Image.fromarray(frame).save(tmp_path / f"{name}.png")
+    pictures = ["--obs", str(tmp_path / "obs.png"), "--goal", str(tmp_path / "goal.png"), "--out", str(tmp_path / "p")]
+    search = ["--planner.samples", "4", "--planner.elites", "2", "--planner.iterations", "1", "--planner.horizon", "2"]
+    assert cli.main(["plan", str(run), *pictures, *search]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert np.array(plan["actions"]).shape == (2, 1, 1) and len(plan["distance_to_goal"]) == 3
+    model = worldsim.load(run)
+    env = make_env(model, data, goal_in(model, data, episode=0), Config("pixels", max_steps=3), render_mode="rgb_array")
+    first, _ = env.reset(seed=0)
+    after, reward, _, _, _ = env.step(env.action_space.sample())
+    assert first.shape == after.shape == (SIDE, SIDE, 3) and reward < 0 and not np.array_equal(first, after)
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(run: Path, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    assert cli.main(arguments(model, data, out, "--train.steps", "6", "--train.max-seconds", "0.01")) == 0
+    assert cli.main(arguments(model, data, out, "--resume")) == 0
+    whole, parted = (load_file(folder / "adapter/adapter.safetensors") for folder in (run, out))
+    assert whole.keys() == parted.keys() and all(torch.equal(whole[name], parted[name]) for name in whole)
+
+
+def test_over_http_and_in_process_losses_are_the_same(model: Path, data: Path, tmp_path: Path) -> None:
+    server = serve_backbone.make_server(serve_backbone.Config(port=0), video.build(video.Config(str(model))))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        exact = ("--learner.mixed-precision", "no", "--train.log-steps", "1")
+        assert cli.main(arguments(address, data, tmp_path / "remote", *exact)) == 0
+        assert cli.main(arguments(model, data, tmp_path / "here", *exact)) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    here, remote = losses(tmp_path / "here"), losses(tmp_path / "remote")
+    assert len(here) == 6 and np.abs(np.array(here) - np.array(remote)).max() < 1e-4
+
+
+def test_accumulated_parts_make_the_same_update(model: Path, data: Path, tmp_path: Path) -> None:
+    exact = ("--learner.mixed-precision", "no", "--train.log-steps", "1")
+    assert cli.main(arguments(model, data, tmp_path / "parts", "--learner.accumulate", "2", *exact)) == 0
+    assert cli.main(arguments(model, data, tmp_path / "whole", *exact)) == 0
+    one, two = (np.array(losses(tmp_path / name)) for name in ("parts", "whole"))
+    assert len(one) == 6 and np.abs(one - two).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--frames-per-step", "4"], "frames_per_step is 4; of 5 frames 2 are given: at most 3"),
+        (["--given", "5"], "given is 5; this model takes 0 to 4 of 5 frames"),
+        (["--given", "0"], "nothing can be continued"),
+        (["--size", "20", "20"], "resize them to .*--size"),
+        (["--episodes", "99"], "episodes is 99; this data set has 1 to 7 to train on"),
+        (["--frames", "40"], "episode .* has 12 frames"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_made(
+    model: Path, data: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments(model, data, tmp_path / "run", *flags)) == 2
+    assert re.search(said, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(arguments(model, data, tmp_path / "run")) == 2
+    assert "2 processes were launched" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_good_checkpoint(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments(model, data, tmp_path / "run", "--learner.lr", "1e30", "--learner.warmup", "0")) == 2
+    said = capsys.readouterr().err
+    assert "the clips of this batch are episode" in said and "the last good checkpoint is that of step" in said
+
+
+def test_a_model_that_ignores_its_actions_and_a_mask_that_is_one_number_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        finetune_video.tell({"actions/shuffled_over_right": 1.0, "mask/zero": 0.0, "mask/one": 0.995})
+    assert "the model ignores its actions" in caplog.text
+    assert "the mask has collapsed to 1 (99.5 % of it): actions have no part in the model" in caplog.text

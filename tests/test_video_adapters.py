@@ -1,0 +1,297 @@
+"""Adapters of video models: how they begin, what they leave alone, what an action changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.test_tiny_video import CHANNELS, SIDE, F, parts
+from worldsim import diffusion, registry
+from worldsim.adapters.video import adapter as saving
+from worldsim.adapters.video import avid, classifier, controlnet, film, full, lora, network, product, scratch
+from worldsim.adapters.video.conditioning import leading
+from worldsim.backbones import video
+from worldsim.backbones.video import tiny_video
+from worldsim.backbones.video.denoiser import VideoDenoiser
+from worldsim.contracts import ContractError, check_denoiser_adapter
+from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, Moves
+
+SMALL = network.Size(hidden=24, depth=2, heads=2)
+ACTION, PER_FRAME = ActionSpec((-1.0, -2.0), (1.0, 2.0)), 3
+KINDS: dict[str, tuple[Any, Any]] = {
+    "avid": (avid, avid.Config(SMALL)),
+    "no mask": (avid, avid.Config(SMALL, mask=False)),
+    "no base input": (avid, avid.Config(SMALL, base_input=False)),
+    "scratch": (scratch, scratch.Config(SMALL)),
+    "experts": (product, product.Config(SMALL)),
+    "guidance": (product, product.Config(SMALL, "guidance")),
+    "classifier": (classifier, classifier.Config(SMALL)),
+    "film": (film, film.Config(16)),
+    "lora": (lora, lora.Config(4, width=16)),
+    "dora": (lora, lora.Config(4, dora=True, width=16)),
+    "full": (full, full.Config(16)),
+    "controlnet": (controlnet, controlnet.Config(width=16)),
+    "controlnet lite": (controlnet, controlnet.Config("lite", size=SMALL)),
+}
+STARTS_AS_BASE = {"no mask", "guidance", "film", "lora", "dora", "full", "controlnet", "controlnet lite"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
+    folder = tmp_path_factory.mktemp("tiny") / "video"
+    tiny_video.save(*parts(), folder)
+    return video.build(video.Config(str(folder)))
+
+
+def build(kind: str, base: VideoDenoiser, seed: int = 0) -> Any:
+    module, config = KINDS[kind]
+    torch.manual_seed(seed)
+    return module.build(config, base, ACTION, PER_FRAME)
+
+
+def lively(adapter: torch.nn.Module) -> None:
+    """As after some training: nothing is zero."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
+
+
+def example(base: VideoDenoiser, rows: int = 2) -> tuple[Tensor, Tensor, Condition, Moves]:
+    """Noisy latents, levels, a first frame that is given, actions."""
+    generator = torch.Generator().manual_seed(0)
+    condition = base.condition(torch.rand(rows, 1, 3, SIDE, SIDE, generator=generator) * 2 - 1, F)
+    noisy = torch.randn(rows, F, CHANNELS, 4, 4, generator=generator)
+    action = torch.rand(rows, F - 1, PER_FRAME, 2, generator=generator) * 2 - 1
+    return noisy, torch.full((rows, F), 1.5), condition, Moves(action, torch.ones(rows, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_begins_as_the_base_if_it_says_so_and_no_action_changes_what_was_before_it(
+    base: VideoDenoiser, kind: str
+) -> None:
+    adapter, (noisy, sigma, condition, moves) = build(kind, base), example(base)
+    due, found = base.x0(noisy, sigma, condition), adapter.x0(base, noisy, sigma, condition, moves)
+    assert adapter.starts_as_base == (kind in STARTS_AS_BASE)
+    assert torch.allclose(found, due, atol=1e-5) == adapter.starts_as_base
+    assert torch.equal(found[:, 0], condition.clean[:, 0])
+    lively(adapter)
+    before = adapter.x0(base, noisy, sigma, condition, moves)
+    other = moves.action.clone()
+    other[:, 1] += 0.5
+    moved = (adapter.x0(base, noisy, sigma, condition, replace(moves, action=other)) - before).abs().amax((0, 2, 3, 4))
+    assert moved[2] > 1e-4 and moved[0] == 0
+    if kind != "classifier":  # its network reads all frames
+        assert moved[1] < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_changes_the_adapter_and_nothing_of_the_base(base: VideoDenoiser, kind: str) -> None:
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    adapter, (noisy, sigma, condition, moves) = build(kind, base).train(), example(base)
+    latents, learned = torch.randn(noisy.shape), [part for part in adapter.parameters() if part.requires_grad]
+    optimizer, losses = torch.optim.Adam(learned, 3e-3), []
+    for _ in range(30):
+        loss = adapter.errors(base, noisy, sigma, condition, moves, latents).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.02 * abs(losses[0])
+    after = base.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(part.training for part in base.modules()) and not any(p.requires_grad for p in base.parameters())
+    assert not any(p.grad is not None for p in base.parameters())
+    assert not any(part._forward_hooks for part in base.modules()), "nothing stays in the base"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_obeys_the_contract(base: VideoDenoiser, kind: str) -> None:
+    _, _, _, moves = example(base)
+    video = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    check_denoiser_adapter(build(kind, base), base, video, moves.action)
+
+
+class Broken(avid.Avid):
+    """AVID with a fault."""
+
+    fault = ""
+
+    def x0(self, base: Any, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
+        """As AVID's, but for the fault."""
+        if self.fault == "untold":
+            moves = replace(moves, told=torch.ones_like(moves.told))
+        if self.fault == "action_matters":
+            moves = replace(moves, action=torch.ones_like(moves.action))
+        found = super().x0(base, noisy, sigma, condition, moves)
+        if self.fault == "rows_independent":
+            found = found + found.mean(0) * (condition.clean_mask == 0)[:, :, None, None, None]
+        if self.fault == "black_box" and isinstance(base, torch.nn.Module):
+            found = found + 1e-3 * (condition.clean_mask == 0)[:, :, None, None, None]
+        if self.fault == "held":
+            found = found + 1
+        if self.fault == "shape":
+            found = found[:, 1:]
+        return found.detach() if self.fault == "gradient" else found
+
+    def mask(self, base: Any, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor | None:
+        """A mask of the wrong shape, if that is the fault."""
+        found = super().mask(base, noisy, sigma, condition, moves)
+        return found[:, 1:] if self.fault == "mask" and found is not None else found
+
+    def errors(
+        self, base: Any, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves, latents: Tensor
+    ) -> Tensor:
+        """Errors of given frames, or a gradient for the base, if that is the fault."""
+        if self.fault == "base_unchanged":
+            with torch.no_grad():
+                next(base.parameters()).add_(1e-3)
+        return super().errors(base, noisy, sigma, condition, moves, latents) + float(self.fault == "errors")
+
+
+FAULTS = (
+    *("shape", "held", "starts_as_base", "mask", "errors", "gradient", "base_unchanged"),
+    *("action_matters", "untold", "rows_independent", "black_box"),
+)
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_the_contract_names_what_is_broken(base: VideoDenoiser, rule: str) -> None:
+    _, _, _, moves = example(base)
+    video = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    adapter = Broken(avid.Config(SMALL), base.spec, ACTION, PER_FRAME)
+    adapter.fault = rule
+    if rule == "starts_as_base":
+        adapter.starts_as_base = True
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    with pytest.raises(ContractError) as error:
+        check_denoiser_adapter(adapter, base, video, moves.action)
+    base.load_state_dict(before)
+    assert error.value.rule == rule, error.value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_that_are_told_nothing_do_not_depend_on_actions(base: VideoDenoiser, kind: str) -> None:
+    adapter, (noisy, sigma, condition, moves) = build(kind, base), example(base)
+    lively(adapter)
+    told = torch.tensor([True, False])
+    one, two = (
+        adapter.x0(base, noisy, sigma, condition, Moves(action, told)) for action in (moves.action, -moves.action)
+    )
+    assert not torch.allclose(one[0], two[0], atol=1e-4) and torch.equal(one[1], two[1])
+
+
+def test_a_mask_of_one_is_the_base_bit_for_bit_and_of_a_half_at_the_start(base: VideoDenoiser) -> None:
+    noisy, sigma, condition, moves = example(base)
+    torch.manual_seed(0)
+    adapter = avid.build(avid.Config(SMALL, mask_bias=40.0), base, ACTION, PER_FRAME)
+    assert torch.equal(adapter.x0(base, noisy, sigma, condition, moves), base.x0(noisy, sigma, condition))
+    mask = build("avid", base).mask(base, noisy, sigma, condition, moves)
+    assert mask is not None and mask.shape == (2, F, 1, 4, 4) and bool((mask == 0.5).all())
+
+
+def test_mixing_is_the_same_in_every_kind_of_prediction() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, two, noisy = (torch.randn(2, F, 4, 2, 2, generator=generator).double() for _ in range(3))
+    mask = torch.rand(2, F, 1, 2, 2, generator=generator).double()
+    alpha, s = (diffusion.spread(part, noisy) for part in diffusion.level(torch.full((2, F), 1.3).double()))
+    due = avid.mix(mask, one, two)
+    for kind in ("eps", "x0", "v", "flow", "edm"):
+        own = [diffusion.from_x0(kind, part, noisy, alpha, s) for part in (one, two)]
+        assert torch.allclose(diffusion.to_x0(kind, avid.mix(mask, *own), noisy, alpha, s), due)
+
+
+def test_lora_opens_in_plain_peft(base: VideoDenoiser, tmp_path: Path) -> None:
+    adapter, (noisy, sigma, _, _) = build("lora", base), example(base)
+    lively(adapter)
+    adapter.save_pretrained(tmp_path, base, ACTION, PER_FRAME)
+    plain: Any = PeftModel.from_pretrained(parts()[1].eval(), str(tmp_path))
+    time = base.schedule.time(sigma)
+    assert torch.allclose(plain(noisy, time), adapter.peft(noisy, time), atol=1e-6)
+    assert not torch.allclose(plain(noisy, time), base.network(noisy, time), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_saved_is_the_adapter_alone_and_comes_back_for_its_base_only(
+    base: VideoDenoiser, kind: str, tmp_path: Path
+) -> None:
+    adapter, (noisy, sigma, condition, moves) = build(kind, base), example(base)
+    lively(adapter)
+    adapter.save_pretrained(tmp_path, base, ACTION, PER_FRAME)
+    again = type(adapter).from_pretrained(tmp_path, base)
+    due = adapter.x0(base, noisy, sigma, condition, moves)
+    assert torch.equal(again.x0(base, noisy, sigma, condition, moves), due)
+    learned = sum(part.numel() for part in adapter.parameters() if part.requires_grad)
+    saved = sum(part.numel() for part in load_file(tmp_path / "adapter.safetensors").values())
+    assert 0 <= saved - learned <= 1
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["worldsim_video_adapter"]["base"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="was trained with the video model another"):
+        type(adapter).from_pretrained(tmp_path, base)
+
+
+def test_what_is_pushed_to_the_hub_is_what_is_saved(
+    base: VideoDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hub:
+        """Stands for the hub, where there is no network."""
+
+        def create_repo(self, repository: str, private: bool, exist_ok: bool) -> str:
+            assert repository == "owner/name" and private and exist_ok
+            return "https://hub/owner/name"
+
+        def upload_folder(self, repo_id: str, folder_path: str, commit_message: str) -> None:
+            shutil.copytree(folder_path, tmp_path / repo_id)
+
+    monkeypatch.setattr(saving, "HfApi", Hub)
+    monkeypatch.setattr(saving, "snapshot_download", lambda name, **_: str(tmp_path / name))
+    adapter, (noisy, sigma, condition, moves) = build("avid", base), example(base)
+    lively(adapter)
+    assert adapter.push_to_hub("owner/name", base, ACTION, PER_FRAME, private=True) == "https://hub/owner/name"
+    again = avid.Avid.from_pretrained("owner/name", base)
+    due = adapter.x0(base, noisy, sigma, condition, moves)
+    assert torch.equal(again.x0(base, noisy, sigma, condition, moves), due)
+
+
+def test_a_latent_frame_is_told_the_actions_that_led_to_it() -> None:
+    spec = DenoiserSpec(4, 8, 8, 4, True, "flow", "none", False, 1)
+    action = torch.arange(1, 9.0)[None, :, None, None]  # of 9 pixel frames: latent frames of 1, 4 and 4
+    found, led = leading(spec, action)
+    assert found[0].tolist() == [[0] * 4, [1, 2, 3, 4], [5, 6, 7, 8]] and led.tolist() == [False, True, True]
+    found, led = leading(replace(spec, lone_first=False), action[:, :7])
+    assert found[0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]] and led.tolist() == [True, True]
+    with pytest.raises(ValueError, match="there are actions for 8 frames; this model takes 4 k . 1 frames"):
+        leading(spec, action[:, :7])
+
+
+def test_what_enters_the_network_says_what_to_take_for_a_black_box(base: VideoDenoiser) -> None:
+    class Box:
+        spec, schedule, fingerprint = base.spec, base.schedule, base.fingerprint
+        encode, decode, condition, x0 = base.encode, base.decode, base.condition, base.x0
+
+    for kind in ("film", "lora", "full", "controlnet", "controlnet lite"):
+        module, config = KINDS[kind]
+        with pytest.raises(ValueError, match="Box is a black box: .*--adapter.kind avid"):
+            module.build(config, Box(), ACTION, PER_FRAME)
+    adapter, args = build("avid", base), example(base)
+    noisy, sigma, condition, moves = args
+    assert torch.equal(
+        adapter.x0(Box(), noisy, sigma, condition, moves), adapter.x0(base, noisy, sigma, condition, moves)
+    )
+
+
+def test_every_kind_is_found_by_its_name() -> None:
+    assert registry.kinds("adapters.video") == (
+        *("avid", "classifier", "controlnet", "film", "full", "lora", "product", "scratch"),
+    )

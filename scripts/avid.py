@@ -5,7 +5,6 @@
 discrete (Boxing).
 """
 
-import argparse
 import importlib
 import json
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from anonymous import Peak
-from evidence import DRAWS, collected, finished_run, kept
+from evidence import DRAWS, collected, command_line, finished_run, kept
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from worldsim.jobs.video_results import BASE, COPY_LAST, OTHER, REAL, ROUND_TRIP
 from worldsim.models.diffusion import DiffusionModel
 from worldsim.protocols import Moves
 
-STAGES = ("data", "run", "response", "rows")
 JUDGED, COMMAND = "judged.json", "scripts/reproduce_avid.sh"
 
 
@@ -288,28 +286,7 @@ def listed(stage: str) -> list[str]:
     return [*found, *(f"run:continuous:{episodes}:{kind}:0" for episodes in OTHERS for kind in MORE)]
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("job", help="list, or a job")
-    parser.add_argument("stage", nargs="?", choices=STAGES)
-    given = parser.parse_args()
-    if given.job == "list":
-        print("\n".join(listed(given.stage or "run")))
-        return
-    if given.job not in {job for stage in STAGES for job in listed(stage)}:
-        parser.error(f"unknown job {given.job}: `list STAGE` names them")
-    stage, name, *rest = given.job.split(":")
-    if stage == "data":
-        data(given.out, name)
-    elif stage == "run":
-        run(given.out, name, int(rest[0]), rest[1], int(rest[2]))
-    elif stage == "response":
-        response(given.out, name)
-    else:
-        rows(given.out, name)
-
+STAGES = {"data": data, "run": run, "response": response, "rows": rows}
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__ or "", STAGES, listed)

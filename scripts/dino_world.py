@@ -5,13 +5,12 @@
 `rows:ENV`. What is finished is kept.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from evidence import collected, finished, interval, successes, trained
+from evidence import collected, command_line, finished, interval, successes, trained
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +24,6 @@ from worldsim.pixels import to_range
 from worldsim.protocols import Obs
 from worldsim.registry import build
 
-STAGES = ("data", "heads", "train", "curve", "seen", "fresh", "rows")
 SEEN_PAIRS = 25  # of the planner that encodes every state it tries
 PAIRS, STEPS = 50, 5  # of a task; environment steps of a model step
 
@@ -229,34 +227,7 @@ def listed(stage: str) -> list[str]:
     return [f"{stage}:{name}" for name in (FRESH if stage == "fresh" else TASKS)]
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("job", help="list, or a job")
-    parser.add_argument("stage", nargs="?", choices=STAGES)
-    given = parser.parse_args()
-    if given.job == "list":
-        print("\n".join(listed(given.stage or "train")))
-        return
-    if given.job not in {job for stage in STAGES for job in listed(stage)}:
-        parser.error(f"unknown job {given.job}: `list STAGE` names them")
-    stage, name, *rest = given.job.split(":")
-    if stage == "data":
-        data(given.out, name)
-    elif stage == "heads":
-        heads(given.out, name, rest[0])
-    elif stage == "train":
-        train(given.out, name, rest[0], int(rest[1]))
-    elif stage == "seen":
-        seen(given.out, name)
-    elif stage == "fresh":
-        fresh(given.out, name)
-    elif stage == "curve":
-        curve(given.out, name, rest[0], int(rest[1]))
-    else:
-        rows(given.out, name)
-
+STAGES = {"data": data, "heads": heads, "train": train, "curve": curve, "seen": seen, "fresh": fresh, "rows": rows}
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__ or "", STAGES, listed)

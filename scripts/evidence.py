@@ -3,6 +3,7 @@
 Intervals are by bootstrap over seeds and pairs; one seed alone has no spread of its own in them.
 """
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -124,3 +125,21 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     low, high = np.percentile(means, [2.5, 97.5])
     mean = float(values.mean())
     return mean, min(float(low), mean), max(float(high), mean)
+
+
+def command_line(about: str, stages: Mapping[str, Callable[..., object]], listed: Callable[[str], list[str]]) -> None:
+    """`OUT list STAGE` prints the jobs of a stage, `OUT STAGE:A:B` does one: the stage's function of OUT, A and B."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("job", help="list, or a job")
+    parser.add_argument("stage", nargs="?", choices=list(stages), help="whose jobs are listed")
+    given = parser.parse_args()
+    if given.job == "list":
+        if given.stage is None:
+            parser.error(f"list what? Name a stage: {', '.join(stages)}")
+        print("\n".join(listed(given.stage)))
+        return
+    if given.job not in {job for stage in stages for job in listed(stage)}:
+        parser.error(f"unknown job {given.job}: `list STAGE` names them")
+    stage, *rest = given.job.split(":")
+    stages[stage](given.out, *(int(word) if word.isdigit() else word for word in rest))

@@ -14,7 +14,7 @@ import pytest
 
 from worldsim import cli
 from worldsim import config as configuration
-from worldsim.jobs.finetune import is_of_video
+from worldsim.jobs.finetune_choice import is_of_video
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("worldsim/pretrained/*/*.md"))]

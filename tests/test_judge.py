@@ -16,7 +16,7 @@ from worldsim import envs
 from worldsim.data.episodes import Episode, Schema, Source
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
-from worldsim.jobs import collect, evaluate, pages
+from worldsim.jobs import collect, evaluate, pages, positions
 from worldsim.jobs.foresight import Subject
 from worldsim.jobs.results import Evaluation
 from worldsim.models.simulator import Config as SimulatorConfig
@@ -173,7 +173,7 @@ def test_the_tolerance_is_in_the_unit_of_the_state_whatever_the_image_size(
 ) -> None:
     few = collect.Config(env, tmp_path / "set", episodes=1, length=2, num_envs=1, size=size)
     width = envs.entry(env).width
-    assert evaluate.width(EpisodeDataset(collect.collect(few))) == width
+    assert positions.width(EpisodeDataset(collect.collect(few))) == width
     assert (width == 64) == (env == ID)
     assert judged(dataset, simulator()).tolerance == pytest.approx(4.5 / 65 * 64)
 
@@ -181,4 +181,4 @@ def test_the_tolerance_is_in_the_unit_of_the_state_whatever_the_image_size(
 def test_the_tolerance_of_foreign_episodes_is_of_their_image(dataset: EpisodeDataset, tmp_path: Path) -> None:
     with Writer(tmp_path / "foreign", dataset.schema, Source("other/Env-v0")) as writer:
         writer.add(dataset.episode(0))
-    assert evaluate.width(EpisodeDataset(tmp_path / "foreign")) == 64
+    assert positions.width(EpisodeDataset(tmp_path / "foreign")) == 64

@@ -78,10 +78,10 @@ def _run(name: str, args: Sequence[str], debug: bool) -> int:
 
 def _parse(name: str, args: Sequence[str]) -> tuple[Any, Callable[[Any], object]]:
     from worldsim import config as configuration
+    from worldsim.jobs.finetune_choice import is_of_video
 
-    job = importlib.import_module(f"worldsim.jobs.{name}")
-    if name == "finetune" and job.is_of_video(args):  # another Config, of another job
-        job = importlib.import_module("worldsim.jobs.finetune_video")
+    of_video = name == "finetune" and is_of_video(args)  # another Config, of another job
+    job = importlib.import_module(f"worldsim.jobs.{'finetune_video' if of_video else name}")
     return configuration.parse(job.Config, args, prog=f"worldsim {name}"), job.run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,18 @@ from torch import Tensor, nn
 
 from worldsim.adapters.video.conditioning import ActionEmbedding
 from worldsim.protocols import ActionSpec, FrozenDenoiser, Moves, OpenDenoiser, Site
+
+
+@dataclass(frozen=True)
+class Width:
+    """The width of the embedded action."""
+
+    width: int = 128
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a width that no layer can have."""
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}, it must be 1 or more")
 
 
 class Entries(nn.Module):

@@ -7,20 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from worldsim.adapters.video.adapter import VideoAdapter
-from worldsim.adapters.video.entries import Entries, opened
+from worldsim.adapters.video.entries import Entries, Width, opened
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves, OpenDenoiser
 
 
 @dataclass(frozen=True)
-class Config:
-    """The width of the embedded action."""
-
-    width: int = 128
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a width that no layer can have."""
-        if self.width < 1:
-            raise ValueError(f"width is {self.width}, it must be 1 or more")
+class Config(Width):
+    """Nothing but the width of the embedded action."""
 
 
 class Film(VideoAdapter):

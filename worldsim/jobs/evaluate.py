@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from torch import Tensor
 from tqdm import tqdm
 
-from worldsim import envs
 from worldsim.backbones import dino_world
 from worldsim.data.reader import Episodes
 from worldsim.jobs import (
@@ -35,6 +32,7 @@ from worldsim.jobs import (
 )
 from worldsim.jobs.foresight import Running, Subject, foresee
 from worldsim.jobs.measures import Band
+from worldsim.jobs.positions import position_probe, width
 from worldsim.jobs.pretrain import seen_in_pretraining
 from worldsim.jobs.results import (
     MEASURES,
@@ -49,7 +47,6 @@ from worldsim.jobs.results import (
     ratio_to,
 )
 from worldsim.precision import Precision, resolve
-from worldsim.registry import nearest
 
 log = logging.getLogger(__name__)
 
@@ -244,14 +241,6 @@ def judge(subject: Subject, dataset: Episodes, episodes: tuple[int, ...], config
     )
 
 
-def width(dataset: Episodes) -> float:
-    """The width of the picture in the unit of the exact state: that of our own environment, whatever the image size;
-    of episodes from elsewhere, whose positions are taken to be in pixels, that of the image (0 without images)."""
-    if dataset.source.env in envs.ids():
-        return envs.entry(dataset.source.env).width
-    return float(dataset.schema.image[1]) if dataset.schema.image else 0.0
-
-
 def summary(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of `summary.json`, by name; what was not measured is None. Ratios below 1 favour the world model."""
     values: dict[str, Any] = {
@@ -281,35 +270,6 @@ def _numbers(name: str, band: Band | None, step: int) -> dict[str, float | None]
     ends = (band.value, band.low, band.high) if band is not None and there else ()
     numbers = [float(end[step - 1]) if np.isfinite(end[step - 1]) else None for end in ends] or [None] * 3
     return {name: numbers[0], f"{name}_low": numbers[1], f"{name}_high": numbers[2]}
-
-
-def position_probe(
-    loaded: saved.Loaded, dataset: Episodes, names: tuple[str, ...]
-) -> tuple[tuple[int, ...], Callable[[Tensor], Tensor] | None]:
-    """The columns of the exact state that are the position, and what reads them from latents; (), None without.
-
-    Raises ValueError if names were given that the probe or the data do not have.
-    """
-    probe, probed, stored = loaded.heads.probe, loaded.identity.probed, dataset.schema.state or ()
-    known = [name for name in probed if name in stored] if probe is not None else []
-    if probe is None or not check_position(names, known):
-        return (), None
-    read = [probed.index(name) for name in names]
-    return tuple(stored.index(name) for name in names), lambda latent: probe(latent)[:, read]
-
-
-def check_position(names: tuple[str, ...], known: Sequence[str]) -> bool:
-    """Whether there is a position to judge: not without names, nor by the usual ones where none of them is known.
-
-    Raises ValueError, naming the nearest, for any other name that is not among the `known` entries of the state.
-    """
-    missing = [name for name in names if name not in known]
-    if not names or (names == POSITION and len(missing) == len(names)):
-        return False
-    if missing:
-        hint = f"did you mean {nearest(missing[0], known)!r}? " if known else ""
-        raise ValueError(f"no state {missing[0]!r} is probed: {hint}There are {', '.join(known) or 'none'}")
-    return True
 
 
 def _join(parts: tuple[Errors, ...]) -> Errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-import yaml
 from torch import nn
 
-from worldsim import registry
 from worldsim.backbones import dino_world
 from worldsim.backbones.reduced import ReducedEncoder, save_reduction
 from worldsim.checkpoint import training_bytes
-from worldsim.config import component, recipe_path
+from worldsim.config import component
 from worldsim.data import space
 from worldsim.data.cache import FeatureCache
 from worldsim.data.cameras import Choice
@@ -27,7 +25,6 @@ from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import Reading
 from worldsim.data.reader import Episodes
 from worldsim.files import check_folder
-from worldsim.flags import flag_value
 from worldsim.jobs import calibrating, ensembles, parts, paths, runs, saved, train
 from worldsim.jobs.frame_tables import feature_clips, frame_table, outcomes, probed, state_columns, told_tokens
 from worldsim.jobs.preparing import Prepared, prepare
@@ -42,37 +39,9 @@ from worldsim.registry import Component
 
 log = logging.getLogger(__name__)
 
-FIXED = (
-    *(
-        "data",
-        "camera",
-        "cameras",
-        "proprioception",
-        "size",
-        "fps",
-        "skip_damaged",
-        "encoder",
-        "predictor",
-        "adapter",
-        "fit_reduction",
-        "reduction",
-        "ensemble",
-        "frames",
-        "context",
-    ),
-    *(
-        "actions_per_step",
-        "short",
-        "episodes",
-        "batch",
-        "learner",
-        "heads",
-        "heads_from",
-        "dtype",
-        "seed",
-        "split_seed",
-    ),
-)
+FIXED = ("data", "camera", "cameras", "proprioception", "size", "fps", "skip_damaged", "encoder", "predictor")
+FIXED = (*FIXED, "adapter", "fit_reduction", "reduction", "ensemble", "frames", "context", "actions_per_step", "short")
+FIXED = (*FIXED, "episodes", "batch", "learner", "heads", "heads_from", "dtype", "seed", "split_seed")
 """The settings that a resumed run may not change."""
 
 
@@ -158,20 +127,6 @@ class Config:
     def reading(self) -> Reading:
         """How the data is read, by every job on the run."""
         return Reading(self.seen, self.size, self.fps, self.skip_damaged)
-
-
-def is_of_video(args: Sequence[str]) -> bool:
-    """Whether these arguments, or their recipe, are of `finetune_video`: a `backbone`, or an adapter of one only."""
-    if any(word.partition("=")[0].split(".")[0] == "--backbone" for word in args):
-        return True
-    recipe = flag_value(args, "config")
-    tree = None if recipe is None else yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))
-    tree = tree if isinstance(tree, dict) else {}
-    told = tree.get("adapter")
-    kind = told.get("kind") if isinstance(told, dict) else told
-    kind = flag_value(args, "adapter.kind") or flag_value(args, "adapter") or kind
-    only_video = set(registry.kinds("adapters.video")) - set(registry.kinds("adapters"))
-    return "backbone" in tree or kind in only_video
 
 
 def run(config: Config) -> Path:

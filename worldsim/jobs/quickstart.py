@@ -17,7 +17,7 @@ from worldsim import envs
 from worldsim.config import to_plain
 from worldsim.data.opening import open_dataset
 from worldsim.files import atomic_write_json
-from worldsim.jobs import collect, devices, evaluate, finetune, kept, pages, plan, runs, saved, train
+from worldsim.jobs import collect, devices, evaluate, finetune, kept, pages, plan, positions, runs, saved, train
 from worldsim.jobs.results import Evaluation, PlanResult
 from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.registry import Component, config_class
@@ -89,7 +89,7 @@ def run(config: Config) -> Path:
     # an unknown protocol, factor, position or device is said now, not after the training
     envs.pairs(config.collect.env, config.plan.protocol, 1, 0, config.plan.variation)
     if config.finetune.probe:
-        evaluate.check_position(config.evaluate.position, envs.dynamics(config.collect.env).state_names)
+        positions.check_position(config.evaluate.position, envs.dynamics(config.collect.env).state_names)
     for device in (config.plan.device, config.evaluate.device):
         devices.find(device)
     folder = runs.create_run(config.out, config, config.resume, config.overwrite, _made(config.out))

@@ -53,7 +53,7 @@ class Config:
 def check_round_trip(table: Table, network: FrozenAutoencoder, config: Config) -> dict[str, Any]:
     """Figures of one data set, in px of a frame; None where there is nothing to measure."""
     rng = np.random.default_rng(config.seed)
-    rows, films = _some(table.films, table.films.split.val, config.judged, rng)
+    rows, films = some_frames(table.films, table.films.split.val, config.judged, rng)
     real = np.ascontiguousarray(table.frames[rows])
     back = network.round_trip(real)
     known, each = np.unique(films, return_inverse=True)
@@ -117,7 +117,7 @@ def connected(mask: Tensor) -> Tensor:
         labels = grown
 
 
-def _some(
+def some_frames(
     films: FilmSet, episodes: tuple[int, ...], count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """At most `count` frames of the first camera of these episodes, without repetition: rows, and films they are of."""
@@ -138,7 +138,7 @@ def _probe(
 ) -> dict[str, float] | None:
     """Mean error in px of the probed place, before and after, and how far apart the two are; None if too few frames."""
     count = config.fitted + config.fitted // 5
-    known, _ = _some(table.films, table.films.split.train, count, rng)
+    known, _ = some_frames(table.films, table.films.split.train, count, rng)
     known = rng.permutation(known)
     if len(known) < 20:
         return None

@@ -47,13 +47,14 @@ class Task:
 
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
-ALL = (*SIX, "avid_no_mask", "avid_no_base", "action_cfg", "classifier", "controlnet", "film", "dora")
+ALL = (*SIX, "avid_afresh", "avid_no_mask", "avid_no_base", "action_cfg", "classifier", "controlnet", "film", "dora")
 TASKS = {
-    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("x", "y"), 3, ALL),
+    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL),
     "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 64),
 }
 KINDS: dict[str, list[str]] = {
     "avid": ["--adapter", "avid"],
+    "avid_afresh": ["--adapter", "avid", "--adapter.own", "afresh"],
     "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
     "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
     "scratch": ["--adapter", "scratch"],
@@ -71,6 +72,7 @@ MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoo
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest
 FEWEST, OTHERS = 50, (200, 800)
 BUDGET = ["--train.steps", "1500", "--batch", "32", "--frames", "8", "--shown", "2", "--held-out", "64"]
+BUDGET = [*BUDGET, "--frames-per-step", "6"]  # all that are not given, as in the paper
 WAYS = (SAMPLES, OTHER, BASE, COPY_LAST, ROUND_TRIP, REAL)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.test_tiny_video import CHANNELS, SIDE
 from tests.test_video_adapters import SMALL, base, lively  # noqa: F401 (a fixture)
@@ -13,9 +15,9 @@ from worldsim import keys
 from worldsim.adapters.video import avid
 from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.contracts import check_world_model
-from worldsim.diffusion import pack, unpack
+from worldsim.diffusion import pack, spread, unpack
 from worldsim.models.diffusion import DiffusionModel, Sampling
-from worldsim.protocols import ActionSpec, ModelSpec, Obs
+from worldsim.protocols import ActionSpec, Condition, ModelSpec, Moves, Obs
 
 ACTION = ActionSpec((-1.0, -1.0), (1.0, 1.0))
 TOKENS = 4  # of 2 x 2 latents: frames are 32 px, latents 4 x 4
@@ -86,3 +88,46 @@ def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:  # noqa: F811
         )
     with pytest.raises(ValueError, match="steps is 0"):
         Sampling(steps=0)
+
+
+class Recorded(torch.nn.Module):
+    """An adapter that writes down what it is asked, and answers frames of the mean of the actions that led to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Tensor, Tensor]] = []
+
+    def x0(self, _: Any, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
+        held = condition.clean_mask[0] > 0
+        self.asked.append((condition.clean[0, held].mean((1, 2, 3)), moves.action[0, :, :, 0]))
+        led = torch.cat([moves.action.new_zeros(len(noisy), 1), moves.action.mean((2, 3))], 1)
+        drawn = led[:, :, None, None, None].expand_as(noisy)
+        return torch.where(spread(condition.clean_mask > 0, noisy), condition.clean, drawn)
+
+
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_every_step_is_told_its_own_actions_and_those_between_the_frames_before_it(
+    base: VideoDenoiser,  # noqa: F811
+    per_step: int,
+) -> None:
+    world = model(base, per_step, gap=2)
+    recorded: Any = Recorded()
+    world.adapter = recorded
+    world.sampling = Sampling(steps=1)
+    first = 2 if per_step == 1 else 1
+    past = torch.full((1, first - 1, 2 * per_step, 2), 0.5)
+    state = world.encode(Obs(seen(first).video[:1], None, torch.zeros(1, first)), past, keys.rows(0, 1))  # pyright: ignore[reportOptionalSubscript]
+    actions = torch.arange(1, 1 + 4 * 2 * per_step)[None, :, None].expand(-1, -1, 2).float()  # 1, 2, 3, ...
+    rollout = world.rollout(state, actions.unflatten(1, (4, -1)))
+    between = actions[0, :, 0].unflatten(0, (-1, 2))  # of each frame that is drawn, the two that led to it
+    drawn, known = between.mean(1), [0.5, 0.5] * (first - 1)
+    every = torch.cat([torch.tensor(known).reshape(-1, 2), between])  # between all frames, the given ones first
+    for step, (given, told) in enumerate(recorded.asked):
+        last = first + per_step * (step + 1)  # frames up to the end of this step
+        count = min(last - per_step, world.given)  # of which so many are remembered
+        assert torch.equal(told, every[last - per_step - count : last - 1])
+        imagined = min(count, per_step * step)
+        assert given.shape == (count,) and torch.allclose(given[count - imagined :], drawn[: per_step * step][-count:])
+    clips = unpack(rollout.latents, (CHANNELS, 4, 4)).flatten(1, 2).mean((0, 2, 3, 4))
+    assert torch.allclose(clips, drawn), "in the order in which they were drawn"
+    assert torch.allclose(world.decode(state, rollout.latents)[0, -1, 0], base.decode(rollout.state.frames)[0, -1])

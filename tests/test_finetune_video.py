@@ -181,6 +181,6 @@ def test_a_model_that_ignores_its_actions_and_a_mask_that_is_one_number_are_told
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        finetune_video.tell({"actions/shuffled_over_right": 1.0, "mask/zero": 0.0, "mask/one": 0.995})
+        finetune_video.tell({"actions/shuffled_over_right": 1.0, "mask/zero": 0.0, "mask/one": 0.995}, set())
     assert "the model ignores its actions" in caplog.text
     assert "the mask has collapsed to 1 (99.5 % of it): actions have no part in the model" in caplog.text

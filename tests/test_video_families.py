@@ -18,8 +18,9 @@ from worldsim.adapters.video import avid, controlnet, film, full, lora
 from worldsim.adapters.video.network import Size
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box, wire
-from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser, latent_frames
+from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser
 from worldsim.backbones.video.untrained import begun_anew
+from worldsim.diffusion.frames import latent_frames
 from worldsim.jobs import serve_backbone
 from worldsim.protocols import ActionSpec, Condition, Moves
 

@@ -7,11 +7,13 @@ import json
 import sys
 import tempfile
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -34,6 +36,12 @@ class VideoAdapter(nn.Module):
     black_box = True
     config: Any
     """The `Config` of the kind."""
+    of: Callable[[], str] | None = None
+    """The fingerprint of the base that it was built for; see `bound`."""
+    action: ActionSpec
+    actions_per_frame: int
+    learned: frozenset[str] = frozenset()
+    """The names of the parameters that learn, whether it is frozen now or not."""
     candidates: tuple[float, ...] = ()
     """Of kinds that weigh the base against their own: the weights of which `weigh` sets one, chosen after training."""
 
@@ -59,24 +67,26 @@ class VideoAdapter(nn.Module):
 
     def own_tensors(self) -> dict[str, Tensor]:
         """What is saved: what learns, and buffers that are chosen; nothing of the base."""
-        chosen = {name for name, part in self.named_parameters() if part.requires_grad} | {"weight"}
+        chosen = self.learned | {"weight"}
         return {name: value.detach() for name, value in self.state_dict().items() if name in chosen}
 
-    def save_pretrained(self, folder: str | Path, base: FrozenDenoiser, action: ActionSpec, actions: int) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and adapter.safetensors (and what plain peft reads, for LoRA) into a folder.
 
-        action, actions: what it was built for, the actions between two frames. The base is told by its fingerprint.
+        The base that it was built for is told by its fingerprint. Raises ValueError for one that is not `bound`.
         """
-        place = Path(folder)
+        if self.of is None:
+            raise ValueError(f"{type(self).__name__} does not know its base: let its `build` return `bound(...)`")
+        place, base = Path(folder), self.of()
         place.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.contiguous().cpu() for name, value in self.own_tensors().items()}
-        write_tensors(place / WEIGHTS, tensors, {"base": base.fingerprint})
+        write_tensors(place / WEIGHTS, tensors, {"base": base})
         told = {
             "kind": type(self).__module__.rpartition(".")[2],
             "config": dataclasses.asdict(self.config),
-            "action": dataclasses.asdict(action),
-            "actions_per_frame": actions,
-            "base": base.fingerprint,
+            "action": dataclasses.asdict(self.action),
+            "actions_per_frame": self.actions_per_frame,
+            "base": base,
         }
         atomic_write_json(place / CONFIG, {"worldsim_video_adapter": told})
 
@@ -116,16 +126,25 @@ class VideoAdapter(nn.Module):
         check_same(tensors, self.own_tensors(), type(self).__name__, str(file))
         self.load_state_dict(tensors, strict=False)
 
-    def push_to_hub(
-        self, repository: str, base: FrozenDenoiser, action: ActionSpec, actions: int, private: bool = False
-    ) -> str:
+    def push_to_hub(self, repository: str, private: bool = False) -> str:
         """Upload what `save_pretrained` writes to OWNER/NAME on the hub (after `hf auth login`); its page."""
         api = HfApi()
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, base, action, actions)
+            self.save_pretrained(folder)
             page = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="An adapter of worldsim")
         return str(page)
+
+
+def bound(adapter: A, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> A:
+    """The adapter, which from now on knows what it was built for and what of it learns: what its folder tells.
+
+    actions_per_frame: g, between two frames.
+    """
+    adapter.of = lambda: base.fingerprint
+    adapter.action, adapter.actions_per_frame = action, actions_per_frame
+    adapter.learned = frozenset(name for name, part in adapter.named_parameters() if part.requires_grad)
+    return adapter
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -157,9 +176,12 @@ def as_config(cls: type[Any], values: dict[str, Any]) -> Any:
 def _found(name: str | Path) -> Path:
     """The folder, or what the hub has of that name."""
     path = Path(name)
-    if path.exists() or str(name).count("/") != 1:
+    if path.exists() or str(name).count("/") != 1 or path.parent.is_dir():
         return path
-    return Path(snapshot_download(str(name), allow_patterns=[CONFIG, "*.safetensors"]))
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, "*.safetensors"]))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise FileNotFoundError(f"there is no folder {name}, and the hub does not give it ({error})") from error
 
 
 def unmoved(base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:

@@ -7,11 +7,12 @@ adapter as well (Rigter et al. 2024, arXiv 2410.12822). The base is a black box:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldsim.adapters.video.adapter import VideoAdapter, as_change, as_x0, clean_levels, keep_given, unmoved
+from worldsim.adapters.video.adapter import VideoAdapter, as_change, as_x0, bound, clean_levels, keep_given, unmoved
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, FrozenDenoiser, Moves
 
@@ -27,6 +28,9 @@ class Config:
     """Whether the network sees what the base predicts."""
     mask_bias: float = 0.0
     """Of the mask's logit: 0 begins with halves."""
+    own: Literal["change", "afresh"] = "change"
+    """What the network's own prediction is: the base's with a change, zero at the start, or one made from nothing, as
+    in the paper. From nothing it begins as noise beside a good base, and the mask soon trusts the base alone."""
 
 
 class Avid(VideoAdapter):
@@ -35,7 +39,7 @@ class Avid(VideoAdapter):
     def __init__(self, config: Config, base: DenoiserSpec, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()
         self.config, self.channels = config, base.channels
-        self.starts_as_base = not config.mask
+        self.starts_as_base = config.own == "change" or not config.mask
         wide = inputs(base, config.base_input)
         self.network = ActionTransformer(
             config.size, base, action, actions_per_frame, wide, base.channels + int(config.mask)
@@ -45,8 +49,8 @@ class Avid(VideoAdapter):
                 area = self.network.patch**2
                 self.network.output.weight[-area:] = 0
                 self.network.output.bias[-area:] = config.mask_bias
-            else:
-                nn.init.zeros_(self.network.output.weight)
+            if self.starts_as_base:
+                self.network.output.weight.zero_()
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
         """The mixture, in float32."""
@@ -69,7 +73,10 @@ class Avid(VideoAdapter):
         if not self.config.mask:
             return keep_given(before + as_change(base, found, sigma), noisy, sigma, condition), None
         mask = found[:, :, self.channels :].sigmoid()
-        mixed = mix(mask, before, as_x0(base, found[:, :, : self.channels], noisy, sigma))
+        own = found[:, :, : self.channels]
+        afresh = self.config.own == "afresh"
+        own = as_x0(base, own, noisy, sigma) if afresh else before + as_change(base, own, sigma)
+        mixed = mix(mask, before, own)
         return keep_given(mixed, noisy, sigma, condition), mask
 
 
@@ -80,4 +87,4 @@ def mix(mask: Tensor, base: Tensor, own: Tensor) -> Tensor:
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Avid:
     """AVID beside this base."""
-    return Avid(config, base.spec, action, actions_per_frame)
+    return bound(Avid(config, base.spec, action, actions_per_frame), base, action, actions_per_frame)

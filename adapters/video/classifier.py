@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim import diffusion
-from worldsim.adapters.video.adapter import VideoAdapter, clean_levels, keep_given, unmoved
+from worldsim.adapters.video.adapter import VideoAdapter, bound, clean_levels, keep_given, unmoved
 from worldsim.adapters.video.conditioning import ActionEmbedding, leading
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
 from worldsim.diffusion import spread
@@ -44,6 +44,7 @@ class Classifier(VideoAdapter):
         self.network = ActionTransformer(config.size, base, action, actions_per_frame, inputs(base), 1)
         del self.network.output, self.network.last
         self.embedding: ActionEmbedding = self.network.action.requires_grad_(False)  # told nothing: it is what is read
+        self.embedding.null.requires_grad_(True)
         entries = self.embedding.entries
         self.read = nn.Linear(config.size.hidden, entries)
         self.deviation = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), nn.Linear(16, 1))
@@ -93,4 +94,4 @@ class Classifier(VideoAdapter):
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Classifier:
     """A reader of actions beside this base."""
-    return Classifier(config, base.spec, action, actions_per_frame)
+    return bound(Classifier(config, base.spec, action, actions_per_frame), base, action, actions_per_frame)

@@ -38,7 +38,8 @@ class ActionEmbedding(nn.Module):
         self.base = base
         self.entries = base.frame_stride * actions_per_frame * action.size
         self.inner, self.outer = nn.Linear(self.entries, width), nn.Linear(width, width)
-        self.null = nn.Parameter(torch.zeros(width))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # else actions are quiet beside the noise level
+        self.null = nn.Parameter(torch.randn(width))
         self.middle: Tensor
         self.reach: Tensor
         low, high = torch.tensor(action.low), torch.tensor(action.high)
@@ -55,7 +56,7 @@ class ActionEmbedding(nn.Module):
                 f"the actions are [B, T - 1, n, A] = {list(moves.action.shape)}; this adapter takes {self.entries} "
                 "numbers a latent frame"
             )
-        told = self.outer(F.silu(self.inner(found)))
+        told = self.norm(self.outer(F.silu(self.inner(found))))
         return torch.where((led[None] & moves.told[:, None])[..., None], told, self.null)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.adapters.video.adapter import VideoAdapter, clean_levels
+from worldsim.adapters.video.adapter import VideoAdapter, bound, clean_levels
 from worldsim.adapters.video.entries import Entries, framewise, in_dtype, opened, trainable_copy
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves, OpenDenoiser, Site
@@ -174,4 +174,4 @@ def build(
 ) -> ControlNet | ControlNetLite:
     """A branch beside this base. Raises ValueError for a black box, and a copy of a UNet."""
     made = ControlNet if config.branch == "copy" else ControlNetLite
-    return made(config, opened(base), action, actions_per_frame)
+    return bound(made(config, opened(base), action, actions_per_frame), base, action, actions_per_frame)

@@ -109,10 +109,16 @@ def opened(base: FrozenDenoiser) -> OpenDenoiser:
 
 @contextmanager
 def in_place_of(network: nn.Module, other: nn.Module) -> Iterator[None]:
-    """While it lasts, whoever calls the network calls the other one, in its dtype; the network stays as it is."""
+    """While it lasts, whoever calls the network calls the other one, in its dtype; the network stays as it is.
+
+    Where both have the same, arguments stay as they are: a time in bfloat16 would be another one.
+    """
     dtype = next(other.parameters()).dtype
+    same = dtype == next(network.parameters()).dtype
 
     def forward(*args: Any, **kwargs: Any) -> Any:
+        if same:
+            return other(*args, **kwargs)
         return other(*in_dtype(args, dtype), **{name: in_dtype(value, dtype) for name, value in kwargs.items()})
 
     before: Any = vars(network)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from worldsim.adapters.video.adapter import VideoAdapter
+from worldsim.adapters.video.adapter import VideoAdapter, bound
 from worldsim.adapters.video.entries import Entries, Width, opened
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves, OpenDenoiser
 
@@ -35,4 +35,4 @@ class Film(VideoAdapter):
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Film:
     """FiLM of the blocks of this base. Raises ValueError for a black box."""
-    return Film(config, opened(base), action, actions_per_frame)
+    return bound(Film(config, opened(base), action, actions_per_frame), base, action, actions_per_frame)

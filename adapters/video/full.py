@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from worldsim.adapters.video.adapter import VideoAdapter
+from worldsim.adapters.video.adapter import VideoAdapter, bound
 from worldsim.adapters.video.entries import Entries, Width, in_place_of, opened, trainable_copy
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves, OpenDenoiser
 
@@ -43,4 +43,4 @@ class Full(VideoAdapter):
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Full:
     """A trainable copy of this base. Raises ValueError for a black box."""
-    return Full(config, opened(base), action, actions_per_frame)
+    return bound(Full(config, opened(base), action, actions_per_frame), base, action, actions_per_frame)

@@ -13,7 +13,7 @@ from typing import Any
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from worldsim.adapters.video.adapter import VideoAdapter
+from worldsim.adapters.video.adapter import VideoAdapter, bound
 from worldsim.adapters.video.entries import Entries, in_place_of, opened, shared_copy
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves, OpenDenoiser
 
@@ -69,9 +69,9 @@ class Lora(VideoAdapter):
         self.peft.eval()
         return self
 
-    def save_pretrained(self, folder: str | Path, base: FrozenDenoiser, action: ActionSpec, actions: int) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """As any adapter, and adapter_config.json and adapter_model.safetensors, which plain peft opens."""
-        super().save_pretrained(folder, base, action, actions)
+        super().save_pretrained(folder)
         self.peft.save_pretrained(str(folder), safe_serialization=True)
 
 
@@ -86,4 +86,4 @@ def linear_layers(network: nn.Module, base: OpenDenoiser) -> list[str]:
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Lora:
     """LoRA of this base. Raises ValueError for a black box."""
-    return Lora(config, opened(base), action, actions_per_frame)
+    return bound(Lora(config, opened(base), action, actions_per_frame), base, action, actions_per_frame)

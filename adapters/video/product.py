@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.adapters.video import scratch
-from worldsim.adapters.video.adapter import VideoAdapter, clean_levels, keep_given, unmoved
+from worldsim.adapters.video.adapter import VideoAdapter, bound, clean_levels, keep_given, unmoved
 from worldsim.adapters.video.network import Size
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, FrozenDenoiser, Moves
 
@@ -72,4 +72,4 @@ class Product(VideoAdapter):
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Product:
     """A model of its own beside this base."""
-    return Product(config, base.spec, action, actions_per_frame)
+    return bound(Product(config, base.spec, action, actions_per_frame), base, action, actions_per_frame)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from worldsim.adapters.video.adapter import VideoAdapter, as_x0, clean_levels, keep_given
+from worldsim.adapters.video.adapter import VideoAdapter, as_x0, bound, clean_levels, keep_given
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, FrozenDenoiser, Moves
 
@@ -35,4 +35,4 @@ class Scratch(VideoAdapter):
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Scratch:
     """A model of its own."""
-    return Scratch(config, base.spec, action, actions_per_frame)
+    return bound(Scratch(config, base.spec, action, actions_per_frame), base, action, actions_per_frame)

@@ -195,7 +195,8 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, Kind]:
             raise ValueError(f"sigma_data is {config.get('sigma_data', 0.5)}: latents must have been scaled to 1")
         return EDM(**values), "edm"
     if config.get("timestep_type") == "continuous" and kind == "v":  # Stable Video Diffusion
-        return EDM(float(config.get("sigma_min") or 0.002), float(config.get("sigma_max") or 700.0)), "edm_v"
+        low, high = (float(config.get(name) or usual) for name, usual in (("sigma_min", 0.002), ("sigma_max", 700.0)))
+        return EDM(low, high, mean=0.7, std=1.6), "edm_v"  # levels of training as its fine-tunings take them
     if not name.startswith(_VP_NAMES):
         raise ValueError(f"unknown scheduler {name!r}: known are FlowMatch..., EDM..., {', '.join(_VP_NAMES)}")
     if config.get("trained_betas") is not None:

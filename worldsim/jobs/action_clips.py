@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.data.clips import ClipReader, Clips, batch_rows
-from worldsim.learners.action_clips import ActionClips
+from worldsim.learners.action_clips import ActionClips, joined
 from worldsim.pixels import to_range
 from worldsim.protocols import Condition, FrozenDenoiser
 
@@ -37,8 +37,12 @@ def take(
     given: int,
     rng: np.random.Generator | None,
     device: torch.device,
+    most: int | None = None,
 ) -> ActionClips:
-    """Some clips; without `rng` all frames are given that may be. device: where the base is."""
+    """Some clips; without `rng` all frames are given that may be. device: where the base is; most: clips at a time."""
+    if most is not None and len(rows) > most:
+        parts = [take(reader, rows[i : i + most], base, grid, given, rng, device) for i in range(0, len(rows), most)]
+        return joined(parts)
     clips = reader.take(rows)
     named = tuple(
         f"episode {e} from frame {s}" for e, s in zip(clips.episode.tolist(), clips.start.tolist(), strict=True)

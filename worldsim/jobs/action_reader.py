@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -72,6 +74,8 @@ class ActionReader(nn.Module):
         self.out = nn.Linear(192, gap * action.size)
         low, high = torch.tensor(action.low), torch.tensor(action.high)
         finite = (high > low) & low.isfinite() & high.isfinite() & (not action.discrete)
+        self.register_buffer("usual", torch.zeros(gap, action.size))
+        self.usual: Tensor
         self.middle, self.reach = torch.where(finite, (low + high) / 2, 0.0), torch.where(finite, (high - low) / 2, 1.0)
 
     def forward(self, video: Tensor) -> Tensor:
@@ -94,7 +98,14 @@ class ActionReader(nn.Module):
     @torch.no_grad()
     def errors(self, video: Tensor, action: Tensor) -> Tensor:
         """[B, T - 1]: the share of the g actions that are misread, or their mean absolute error in half ranges."""
-        found = self(video.float()).float()
+        return self._off(self(video.float()).float(), action)
+
+    @torch.no_grad()
+    def guess_errors(self, action: Tensor) -> Tensor:
+        """As `errors`, of whoever says the commonest (or median) action of the training episodes at every place."""
+        return self._off(self.usual.expand_as(action), action)
+
+    def _off(self, found: Tensor, action: Tensor) -> Tensor:
         if self.action.discrete:
             return (found.argmax(-1) != action.argmax(-1)).float().mean(2)
         return (found - (action - self.middle) / self.reach).abs().mean((2, 3))
@@ -109,21 +120,39 @@ def reader(dataset: Episodes, episodes: tuple[int, ...], gap: int, config: Confi
     torch.manual_seed(config.seed)
     network = ActionReader(action, gap)
     if file.is_file():
-        network.load_state_dict(load_file(file))
-        return network.requires_grad_(False).eval()
+        try:
+            network.load_state_dict(load_file(file))
+            return network.requires_grad_(False).eval()
+        except (SafetensorError, RuntimeError) as error:
+            log.warning("%s is damaged, and trained again (%s)", file, error)
     _train(network, dataset, episodes, config)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(file, network.state_dict(), {})
     return network.requires_grad_(False).eval()
 
 
+def _small(clips: ClipReader, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Frames [M, T, 3, Y, X] of clips, as large as the network sees them, and the actions between them."""
+    video, actions = [], []
+    for some in np.array_split(rows, max(1, len(rows) // 16)):
+        part = clips.take(some)
+        assert part.video is not None
+        frames = part.video[:, :, 0]
+        if frames.shape[-2:] != (SIDE, SIDE):
+            small = F.interpolate(frames.flatten(0, 1).float(), (SIDE, SIDE), mode="area")
+            frames = small.round().byte().unflatten(0, frames.shape[:2])
+        video.append(frames)
+        actions.append(part.action)
+    return torch.cat(video), torch.cat(actions)
+
+
 def _train(network: ActionReader, dataset: Episodes, episodes: tuple[int, ...], config: Config) -> None:
     clips = ClipReader(dataset, episodes, ClipConfig(config.frames, network.gap, "skip"), video=True)
     rng = np.random.Generator(np.random.Philox(config.seed))
     rows = np.sort(rng.permutation(clips.count)[: config.clips])
-    parts = [clips.take(some) for some in np.array_split(rows, max(1, len(rows) // 64))]
-    video = torch.cat([part.video[:, :, 0] for part in parts if part.video is not None])
-    action = torch.cat([part.action for part in parts])
+    video, action = _small(clips, rows)
+    flat = ((action - network.middle) / network.reach).flatten(0, 1)
+    network.usual.copy_(flat.mean(0) if network.action.discrete else flat.median(0).values)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.01)
     low, loss = resolve("auto") == torch.bfloat16, torch.zeros(())
     for step in tqdm(range(config.steps), desc="reader of actions", unit="step", mininterval=5):

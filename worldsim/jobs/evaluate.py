@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ from worldsim.precision import Precision, resolve
 
 log = logging.getLogger(__name__)
 
+OWN = ("backbone", "remote", "size", "camera", "gap", "steps", "sampler", "eta", "lag", "random_init")
+"""Settings of a video model that a fine-tuning of one has already."""
 TOLERANCE = 4.5 / 65  # of the width of the picture: at the goal, for TwoRoom
 
 
@@ -146,12 +149,13 @@ def run_video(config: Config) -> Path:
 
 def run_adapted(config: Config) -> Path:
     """`run` for a fine-tuning of a video model."""
-    _refuse(config, ("context", "tolerance", "dtype"), "is of a run without a video model")
+    _refuse(config, ("horizon", "context", "tolerance", "dtype"), "is of a run without a video model")
+    _refuse(config, tuple(f"video.{name}" for name in OWN), "is what {run} was trained with, or samples by")
     out = config.out or Path(config.run) / "evaluate"
     runs.check_new(out, config.overwrite)
     task = adapted_task(config)
     found = evaluate_video.evaluate(task)
-    folder = runs.create_run(out, config, overwrite=config.overwrite)
+    folder = runs.create_run(out, replace(config, video=task.video), overwrite=config.overwrite)
     evaluate_video.write(found, folder, {"run": task.model, "data": str(task.data)})
     return folder
 
@@ -162,7 +166,10 @@ def adapted_task(config: Config) -> video_task.Task:
     loaded, tuned, asked = saved_video.load(place), saved_video.read_settings(place), config.video
     frames = tuned.frames if asked.frames is None else asked.frames
     given = loaded.model.spec.context if asked.given is None else asked.given
-    asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=tuned.sampling.steps)
+    if given < 1:
+        raise ValueError(f"--video.given is {given}; a run goes on from 1 frame or more")
+    sampling = tuned.sampling
+    asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=sampling.steps, sampler=sampling.method)
     return video_task.Task(
         *(str(place), config.data or tuned.data, asked, config.clips, config.position),
         *(config.shown, config.batch, config.seed, config.device),
@@ -174,8 +181,8 @@ def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
     """Raise ValueError for a setting that was given and would not be heeded."""
     usual = Config(config.run)
     for name in names:
-        if getattr(config, name) != getattr(usual, name):
-            raise ValueError(f"--{name} {why.format(run=config.run)}: leave it out")
+        if attrgetter(name)(config) != attrgetter(name)(usual):
+            raise ValueError(f"--{name.replace('_', '-')} {why.format(run=config.run)}: leave it out")
 
 
 def evaluate(loaded: saved.Loaded, dataset: Episodes, config: Config) -> Evaluation:

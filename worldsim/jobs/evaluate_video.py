@@ -18,6 +18,7 @@ from worldsim.jobs import (
     data_fit,
     devices,
     runs,
+    saved_video,
     video_clips,
     video_fitting,
     video_page,
@@ -52,7 +53,7 @@ def evaluate(task: Task) -> VideoEvaluation:
     Raises ValueError, DataError or OSError, before any clip is sampled, for what does not fit.
     """
     asked, device = task.video, devices.find(task.device)
-    dataset = open_dataset(task.data, asked.camera, asked.size) if task.run is None else _of_run(task)
+    dataset, unlike = (open_dataset(task.data, asked.camera, asked.size), ()) if task.run is None else _of_run(task)
     if dataset.schema.image is None:
         raise ValueError(f"{task.data} has no images; a video model is judged on video")
     read, names, no_place = video_fitting.places(dataset, task.position)
@@ -64,7 +65,8 @@ def evaluate(task: Task) -> VideoEvaluation:
     if task.run is None:
         parted = video_clips.part(dataset, video_task.folder_of(task.model), asked.episodes, task.seed)
     else:
-        parted = video_clips.part_of_run(dataset, task.run, asked.episodes, task.seed)
+        pretrained = video_task.folder_of(saved_video.read_settings(Path(task.model)).backbone.name)
+        parted = video_clips.part_of_run(dataset, task.run, pretrained, asked.episodes, task.seed)
     clips = video_clips.choose(dataset, parted.judged, frames, asked.gap, task.clips)
     encoder: FrozenEncoder = registry.build(asked.encoder)
     if isinstance(encoder, torch.nn.Module):
@@ -80,7 +82,8 @@ def evaluate(task: Task) -> VideoEvaluation:
     distances, skipped = video_fitting.distances(judged, clips.episode, fitted, asked.components, task.seed)
     missing = (("position", no_place or fitted.why), ("random init", opened.why))
     skipped += [Skipped(measure, why) for measure, why in missing if why]
-    extra = dataset.schema.cameras[0] if dataset.schema.views > 1 else ""
+    several = dataset.schema.views > 1
+    extra = (f"Of several cameras only {dataset.schema.cameras[0]} is judged (--video.camera).",) if several else ()
     return VideoEvaluation(
         model=task.model,
         fingerprint=opened.denoiser.fingerprint,
@@ -97,20 +100,23 @@ def evaluate(task: Task) -> VideoEvaluation:
         encoder=video_fitting.encoder_name(asked.encoder),
         position=names if fitted.probe is not None else (),
         skipped=(*skipped, *_never(asked, small, frames, given, len(clips.episode))),
-        notes=(*parted.notes, *([f"Of several cameras only {extra} is judged (--video.camera)."] if extra else [])),
+        notes=(*unlike, *parted.notes, *extra),
         seed=task.seed,
         mask=judged.mask,
+        guess=judged.guess,
+        run=task.run is not None,
         fvd=video_fitting.fvd(judged, clips.episode, task.seed),
     )
 
 
-def _of_run(task: Task) -> Episodes:
-    """The data set as the run read it. Raises ValueError for data that its model cannot take."""
+def _of_run(task: Task) -> tuple[Episodes, tuple[str, ...]]:
+    """The data set as the run read it, and how it is unlike. Raises ValueError for data that its model cannot take."""
     assert task.run is not None
     dataset = task.run.config.reading.open(task.data)
-    for note in data_fit.check_data(task.run.model.spec, dataset, task.run.identity.actions):
+    unlike = tuple(data_fit.check_data(task.run.model.spec, dataset, task.run.identity.actions))
+    for note in unlike:
         log.warning("%s", note)
-    return dataset
+    return dataset, unlike
 
 
 def _never(asked: Settings, small: int, frames: int, given: int, clips: int) -> list[Skipped]:

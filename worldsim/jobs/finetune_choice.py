@@ -10,10 +10,14 @@ from worldsim import registry
 from worldsim.config import recipe_path
 from worldsim.flags import flag_value
 
+OWN = ("backbone", "remote", "given", "gap", "frames_per_step", "held_out", "shown", "sampling", "latents")
+"""The settings of `finetune_video` that `finetune` has not."""
+
 
 def is_of_video(args: Sequence[str]) -> bool:
-    """Whether these arguments, or their recipe, are of `finetune_video`: a `backbone`, or an adapter of one only."""
-    if any(word.partition("=")[0].split(".")[0] == "--backbone" for word in args):
+    """Whether these arguments, or their recipe, are of `finetune_video`: a setting, or an adapter, of it alone."""
+    flags = {word.partition("=")[0].partition(".")[0].removeprefix("--") for word in args if word.startswith("--")}
+    if any(flag.replace("-", "_").removeprefix("no_") in OWN for flag in flags):
         return True
     recipe = flag_value(args, "config")
     tree = None if recipe is None else yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))
@@ -22,4 +26,4 @@ def is_of_video(args: Sequence[str]) -> bool:
     kind = told.get("kind") if isinstance(told, dict) else told
     kind = flag_value(args, "adapter.kind") or flag_value(args, "adapter") or kind
     only_video = set(registry.kinds("adapters.video")) - set(registry.kinds("adapters"))
-    return "backbone" in tree or kind in only_video
+    return not tree.keys().isdisjoint(OWN) or kind in only_video

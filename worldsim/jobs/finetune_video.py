@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,10 @@ from worldsim.data.clips import ClipReader, Split
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.opening import Reading
 from worldsim.data.reader import Episodes
+from worldsim.files import atomic_write_json
 from worldsim.jobs import action_clips, paths, runs, saved, saved_video, train, video_base, video_samples
 from worldsim.jobs.frame_tables import frame_table, outcomes, probed
+from worldsim.jobs.video_task import Remote
 from worldsim.learners.heads import Config as HeadsConfig
 from worldsim.learners.heads import Heads, HeadsLearner
 from worldsim.learners.video_adapter import COLLAPSED, VideoAdapterLearner
@@ -32,8 +35,21 @@ from worldsim.registry import Component
 
 log = logging.getLogger(__name__)
 
-FREE = ("out", "train", "train_heads", "latents", "device", "resume", "overwrite", "shown", "sampling")
-"""The settings that a resumed run may change."""
+FREE = (
+    "out",
+    "train",
+    "train_heads",
+    "latents",
+    "device",
+    "resume",
+    "overwrite",
+    "shown",
+    "sampling",
+    "remote",
+    "backbone",
+)
+"""The settings that a resumed run may change; of the backbone its name and device, if it is the same by its weights."""
+BASE = "base.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Config:
     out: Path = Path("runs/finetune_video")
     backbone: video.Config = field(default_factory=video.Config)
     """The video model; its name may be the address of a `worldsim serve-backbone` (a black box)."""
+    remote: Remote = field(default_factory=Remote)
+    """How patient to be with an address."""
     adapter: Component = component("adapters.video", "avid")
     camera: str | None = None
     """Which camera of the data the world model sees; None: the only one."""
@@ -61,8 +79,9 @@ class Config:
     While it trains, their number is drawn for each clip, from 1 to what a rollout knows, where the model allows it."""
     gap: int = 1
     """g, environment actions between two frames of a clip."""
-    frames_per_step: int = 1
-    """f, frames that a step of the world model draws: at most those that are not given. Its n actions are f g."""
+    frames_per_step: int | None = None
+    """f, frames that a step of the world model draws, at most those that are not given; None: 1, or all that are not
+    given of a model whose latent frames are several pixel frames, or told beside. Its n actions are f g."""
     short: Literal["error", "skip"] = "error"
     """What to do with an episode that is shorter than a clip."""
     episodes: int | None = None
@@ -96,7 +115,8 @@ class Config:
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
         for name, least in (("frames", 2), ("gap", 1), ("frames_per_step", 1), ("batch", 1), ("held_out", 2)):
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be {least} or more")
         for name in ("seed", "split_seed", "shown"):
             if getattr(self, name) < 0:
@@ -115,9 +135,12 @@ def run(config: Config) -> Path:
     """
     written = paths.absolute(config)
     fixed = tuple(name for name in vars(config) if name not in FREE)
+    fixed += tuple(f"backbone.{name}" for name in vars(config.backbone) if name not in ("name", "device"))
     runs.check_run(config.out, written, config.resume, config.overwrite, fixed)
     made = video_base.prepare(config)
+    same_base(config, made.base.fingerprint)
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, fixed)
+    atomic_write_json(folder / BASE, {"fingerprint": made.base.fingerprint})
     spec, dataset, split = made.spec, made.dataset, made.split
     cached = None
     if made.single:
@@ -126,7 +149,7 @@ def run(config: Config) -> Path:
         settings = CacheConfig(config.latents or folder / "latents", device=str(made.device), workers=0)
         cached = cache_features(dataset, encoder, settings)
     metrics = _train(config, made, cached, folder)
-    made.adapter.save_pretrained(folder / saved_video.ADAPTER, made.base, spec.action, config.gap)
+    made.adapter.save_pretrained(folder / saved_video.ADAPTER)
     heads = Heads(None, None, None, None, None)
     if cached is not None:
         heads = _train_heads(config, dataset, split, cached, spec, made.grid, folder)
@@ -138,6 +161,18 @@ def run(config: Config) -> Path:
     return folder
 
 
+def same_base(config: Config, fingerprint: str) -> None:
+    """Raise ValueError if a run that is gone on with was begun on another video model."""
+    file = config.out / BASE
+    if config.resume and file.is_file():
+        begun = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        if begun != fingerprint:
+            raise ValueError(
+                f"{config.out} was begun on the video model {begun}, and {config.backbone.name} is {fingerprint}: "
+                "give the same weights, prompt and guidance, start anew with --overwrite, or give another --out"
+            )
+
+
 def _train(config: Config, made: video_base.Prepared, cached: FeatureCache | None, folder: Path) -> Mapping[str, Any]:
     """Train the adapter; what ignores its actions, or has a mask that is 0 or 1 everywhere, is told."""
     clip, device = ClipConfig(config.frames, config.gap, config.short), made.device
@@ -147,27 +182,38 @@ def _train(config: Config, made: video_base.Prepared, cached: FeatureCache | Non
         for episodes in (made.split.train, made.split.val)
     )
     rows = np.linspace(0, unseen.count - 1, min(config.held_out, unseen.count)).astype(np.int64)
-    held_out = action_clips.take(unseen, rows, base, made.grid, made.given, None, device)
+    held_out = action_clips.take(unseen, rows, base, made.grid, made.given, None, device, config.batch)
 
     def clips(step: int) -> Any:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 3))))
         return action_clips.batch(reader, config.batch, config.seed, step, base, made.grid, made.most, rng, device)
 
     learner = VideoAdapterLearner(config.learner, base, made.adapter, clips, config.train.steps, held_out, str(device))
-    if config.shown:
-        learner.looked = video_samples.shower(made.base, made.adapter, held_out, config, folder / "samples", learner)
+    pictures = ClipReader(dataset, made.split.val, clip, video=True)
+    shown = video_samples.Shown(held_out, pictures, rows, made.given)
+    draw = video_samples.shower(base, made.adapter, shown, config, folder / "samples", learner)
+    said: set[str] = set()
+
+    def looked(step: int, found: Mapping[str, float]) -> None:
+        if step > config.learner.held_out_steps:  # at the first look a model has seldom learned what actions do
+            tell(found, said)
+        if config.shown:
+            draw(step)
+
+    learner.looked = looked
     result = train.train(learner, folder / "train", config.train, config.resume, config.adapter.kind)
     learner.averaged().__enter__()  # for good: the average is what is kept
     chosen = video_base.choose_weight(learner, made.adapter)
     found = learner.judge()
-    tell(found)
+    tell(found, said)
     learned = sum(part.numel() for part in learner.learned.values())
     return {"steps": result.steps, "seconds": result.seconds, "trainable": learned, **chosen, **found}
 
 
-def tell(found: Mapping[str, float]) -> None:
-    """Warn of a model that does not react to its actions, and of a mask that is the same everywhere."""
-    if found.get("actions/shuffled_over_right", 9.0) < 1.01:
+def tell(found: Mapping[str, float], said: set[str]) -> None:
+    """Warn, once each, of a model that does not react to its actions, and of a mask that is the same everywhere."""
+    if "actions" not in said and found.get("actions/shuffled_over_right", 9.0) < 1.01:
+        said.add("actions")
         log.warning(
             "the model ignores its actions: its held-out error under the actions of other clips is only %.3f times "
             "that under the right ones. Check that action[t] was applied between frames t and t + 1, train longer, or "
@@ -176,7 +222,8 @@ def tell(found: Mapping[str, float]) -> None:
         )
     for end, number in (("zero", 0), ("one", 1)):
         share = found.get(f"mask/{end}", 0.0)
-        if share > COLLAPSED:
+        if share > COLLAPSED and end not in said:
+            said.add(end)
             log.warning(
                 "the mask has collapsed to %d (%.1f %% of it): %s",
                 *(number, 100 * share),

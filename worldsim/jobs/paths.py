@@ -32,14 +32,14 @@ def relocated(config: C, out: Path, folder: Path) -> C:
 
     An absolute path that is there is kept. Any other is looked for where it was as seen from the run folder (so a
     quickstart's folder can be moved as a whole, and relative paths do not depend on where they are read), and left as
-    it is if nothing is there.
+    it is if nothing is there, as is an address.
     """
 
     def moved(path: Path) -> Path:
         beside = Path(os.path.normpath(folder.absolute() / os.path.relpath(path, out)))
         return path if (path.is_absolute() and path.exists()) or not beside.exists() else beside
 
-    return _changed(config, moved, lambda text: str(moved(Path(text))))
+    return _changed(config, moved, lambda text: text if "://" in text else str(moved(Path(text))))
 
 
 def same_place(old: Any, new: Any, out: Path, folder: Path) -> bool:

@@ -218,7 +218,7 @@ def _config(folder: Path) -> finetune.Config:
 def read(file: Path) -> tuple[Identity, dict[str, Tensor]]:
     """What a file of `save` holds; a damaged or foreign one is a ValueError, a missing one a FileNotFoundError."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: name the folder of a finished run, or fine-tune again")
+        raise FileNotFoundError(f"{file} is missing: name the folder of a finished run, or finish it with --resume")
     try:
         with safe_open(file, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from torch import Tensor
 
 from worldsim import registry
@@ -26,8 +27,12 @@ ADAPTER = "adapter"
 
 
 def is_video_run(folder: Path) -> bool:
-    """Whether a folder is that of a fine-tuning of a video model."""
-    return (folder / ADAPTER / ADAPTER_CONFIG).is_file()
+    """Whether a folder is that of a fine-tuning of a video model, finished or not."""
+    if (folder / ADAPTER / ADAPTER_CONFIG).is_file():
+        return True
+    settings = folder / "config.yaml"
+    found = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else None
+    return isinstance(found, dict) and "backbone" in found
 
 
 def save(folder: Path, identity: saved.Identity, heads: Heads) -> None:
@@ -39,9 +44,17 @@ def save(folder: Path, identity: saved.Identity, heads: Heads) -> None:
 
 def load(folder: Path) -> saved.Loaded:
     """The world model of a finished run, frozen and in eval mode. Raises as `saved.load`."""
+    if not (folder / ADAPTER / ADAPTER_CONFIG).is_file():
+        raise FileNotFoundError(f"the run in {folder} is not finished: go on with it by --resume")
     config = read_settings(folder)
     identity, tensors = saved.read(folder / saved.HEADS)
-    base = video_base.open_base(config.backbone)
+    try:
+        base = video_base.open_base(config.backbone, config.remote)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}; if the video model is elsewhere now, tell the run: `worldsim finetune --config "
+            f"{folder / 'config.yaml'} --out {folder} --resume --backbone.name ADDRESS`"
+        ) from error
     if base.fingerprint != identity.encoder:
         raise ValueError(
             f"the adapter in {folder} was trained on the video model {identity.encoder}, but its config gives "

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from worldsim import registry
+from worldsim import keys, registry
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
-from worldsim.backbones.video.denoiser import check_size, latent_frames
+from worldsim.backbones.video.denoiser import check_size
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.clips import Split, clip_index
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import PATCH
+from worldsim.diffusion.frames import fresh_latents, remembered
 from worldsim.jobs import devices
 from worldsim.jobs.preparing import training_split
-from worldsim.jobs.video_task import URL
+from worldsim.jobs.video_task import URL, Remote, check_plain
 from worldsim.learners.video_adapter import VideoAdapterLearner
-from worldsim.protocols import FrozenDenoiser, ModelSpec, Moves
+from worldsim.models.diffusion import DiffusionModel, Sampling
+from worldsim.protocols import FrozenDenoiser, ModelSpec, Moves, Obs
 
 if TYPE_CHECKING:
     from worldsim.jobs.finetune_video import Config
@@ -46,10 +48,14 @@ class Prepared:
     device: torch.device  # where base and adapter are
 
 
-def open_base(config: video.Config, device: torch.device | None = None) -> FrozenDenoiser:
-    """The video model, on the device unless its config names another, or the black box at an address."""
+def open_base(config: video.Config, remote: Remote, device: torch.device | None = None) -> FrozenDenoiser:
+    """The video model, on the device unless its config names another, or the black box at an address.
+
+    Raises ValueError for settings of a network that is not here, ConnectionError if nobody answers.
+    """
     if config.name.startswith(URL):
-        return black_box.connect(black_box.Config(config.name))
+        check_plain(config, config.name, "backbone")
+        return black_box.connect(black_box.Config(config.name, **asdict(remote)))
     if device is not None and config.device == video.Config.device:
         config = replace(config, device=str(device))
     return video.build(config)
@@ -77,7 +83,12 @@ def prepare(config: Config) -> Prepared:
     for episodes in (split.train, split.val):
         clip_index(dataset.lengths, episodes, clip)
     device = devices.find(config.device)
-    base = open_base(config.backbone, device)
+    if config.learner.mixed_precision == "fp16" and device.type != "cuda":
+        raise ValueError(
+            f"learner.mixed_precision is fp16, which is scaled on CUDA alone, and the device is {device}: leave it at "
+            "auto, or take bf16 or no"
+        )
+    base = open_base(config.backbone, config.remote, device)
     spec, (height, width, _) = base.spec, schema.image
     try:
         check_size(spec, config.frames, height, width)
@@ -85,7 +96,7 @@ def prepare(config: Config) -> Prepared:
         raise ValueError(f"{config.data}: {error} (--size, --frames)") from error
     given = _given(config, base)
     single = spec.in_place and spec.frame_stride == 1
-    count = config.frames_per_step
+    count = config.frames_per_step or (1 if single else config.frames - max(given, 1))
     if count > config.frames - given:
         raise ValueError(
             f"frames_per_step is {count}; of {config.frames} frames {given} are given: at most {config.frames - given}"
@@ -94,7 +105,7 @@ def prepare(config: Config) -> Prepared:
     if sides[0] % PATCH or sides[1] % PATCH:
         raise ValueError(f"latents are {sides[0]} x {sides[1]}, and both must be even: give another --size")
     grid = (sides[0] // PATCH, sides[1] // PATCH)
-    fresh = count if single else latent_frames(spec, config.frames) - latent_frames(spec, max(given, 1))
+    fresh = fresh_latents(spec, config.frames, count)
     torch.manual_seed(config.seed)
     adapter = registry.build(config.adapter, base, schema.action, config.gap).to(device)
     rewards = config.rewards and schema.reward and single
@@ -109,13 +120,15 @@ def prepare(config: Config) -> Prepared:
         seconds_per_step=count * config.gap / schema.fps,
         latent=(fresh * grid[0] * grid[1], spec.channels * PATCH**2),
         fingerprint=base.fingerprint,
+        repeat=schema.action.discrete,
         stochastic=True,
         pixels=True,
         reward=rewards,
         done=done,
     )
     _try(config, base, adapter, schema.action.size, device)
-    most = max(given, min(config.frames - count, spec.given)) if single else given
+    _try_world(DiffusionModel(made, base, adapter, config.frames, Sampling(1)), device)
+    most = max(given, remembered(spec, config.frames, count)) if single else given
     return Prepared(dataset, split, base, adapter, made, grid, given, most, single, device)
 
 
@@ -126,7 +139,7 @@ def choose_weight(learner: VideoAdapterLearner, adapter: Any) -> dict[str, float
     found = {}
     for candidate in adapter.candidates:
         adapter.weigh(candidate)
-        found[candidate] = learner.composed_error()
+        found[candidate] = learner.held_out_error()
     best = min(found, key=lambda weight: found[weight])
     adapter.weigh(best)
     told = ", ".join(f"{weight:g}: {error:.4g}" for weight, error in found.items())
@@ -170,6 +183,23 @@ def _try(config: Config, base: FrozenDenoiser, adapter: Any, size: int, device: 
             "the model reacts to actions that it is not told: what it learns could not be told from what the base does"
         )
     assert spec.channels == noisy.shape[2]
+
+
+@torch.no_grad()
+def _try_world(world: DiffusionModel, device: torch.device) -> None:
+    """Two steps and their film, so that what cannot be rolled out is known before it is trained. Raises ValueError."""
+    spec = world.spec
+    assert spec.image is not None
+    video, times = torch.zeros(1, 1, *spec.image, device=device), torch.zeros(1, 1, device=device)
+    none = torch.zeros(1, 0, spec.actions_per_step, spec.action.size, device=device)
+    state = world.encode(Obs(video, None, times), none, keys.rows(0, 1, device))
+    actions = torch.zeros(1, 2, spec.actions_per_step, spec.action.size, device=device)
+    film = world.decode(state, world.rollout(state, actions).latents)
+    if film.shape[1] != 2 * spec.frames_per_step:
+        raise ValueError(
+            f"two model steps of {spec.frames_per_step} frames are decoded to {film.shape[1]} frames: give another "
+            "--frames-per-step"
+        )
 
 
 def _ends(dataset: Episodes, index: int) -> bool:

@@ -90,6 +90,9 @@ def action_table(evaluation: VideoEvaluation) -> Table:
         band = evaluation.action_ratio(name)
         if band is not None:
             rows.append((NAMES[name], *(float(part[-1]) for part in (band.value, band.low, band.high))))
+    band = evaluation.guess_ratio()
+    if band is not None:
+        rows.append(("always the commonest", *(float(part[-1]) for part in (band.value, band.low, band.high))))
     return Table(
         "Of all frames", ("set", "ratio", "low", "high"), tuple(rows), "95 % intervals by bootstrap over episodes."
     )
@@ -98,6 +101,7 @@ def action_table(evaluation: VideoEvaluation) -> Table:
 def mask_chart(evaluation: VideoEvaluation, mask: Floats) -> Chart:
     """The mean mask [L, F] by latent frame, a line a level."""
     angles = np.arctan(evaluation.sigma) / (np.pi / 2)
-    frames = np.arange(1, mask.shape[1] + 1)
-    series = tuple(Series(f"level {angle:.2f}", frames, row) for angle, row in zip(angles, mask, strict=True))
+    free = np.isfinite(mask).all(0)
+    frames = np.arange(1, mask.shape[1] + 1)[free]
+    series = tuple(Series(f"level {angle:.2f}", frames, row[free]) for angle, row in zip(angles, mask, strict=True))
     return Chart("Mean of the mask", "latent frame", "share of the base", series)

@@ -60,14 +60,25 @@ def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
     return Parted(judged, fitted, (note,))
 
 
-def part_of_run(dataset: Episodes, run: Loaded, most: int, seed: int) -> Parted:
-    """As `part`, of a run: those are judged that it did not see, and what is fitted is so on its training episodes.
+def part_of_run(dataset: Episodes, run: Loaded, model: Path | None, most: int, seed: int) -> Parted:
+    """As `part`, of a run: judged are those that neither it nor its base saw, and what is fitted is so on its training
+    episodes.
 
-    On another data set a third of the episodes is fitted on. Raises ValueError if every episode was trained on.
+    model: the folder of the base, if any. On another data set a third of the episodes is fitted on. Raises ValueError
+    if every episode was trained on.
     """
     config = run.config
     found = unseen(dataset, run.identity.dataset, config.data, config.split_seed, config.reading)
-    judged = found.episodes
+    listed, notes = read_listed(model), found.notes
+    new, note = _new_episodes(dataset, listed) if listed is not None else (found.episodes, "")
+    judged = tuple(i for i in found.episodes if i in set(new))
+    if not judged:
+        raise ValueError(
+            f"the video model of this run was pretrained on every episode of {dataset.path} that the run held out: "
+            "judge it on others with --data"
+        )
+    if len(judged) < len(found.episodes):
+        notes = (*notes, f"Of the base: {note} the {len(found.episodes) - len(judged)} that it saw are left out.")
     if dataset.fingerprint == run.identity.dataset:
         split = split_episodes(len(dataset), config.split_seed)
         fitted = (*split.train, *split.val)
@@ -78,7 +89,7 @@ def part_of_run(dataset: Episodes, run: Loaded, most: int, seed: int) -> Parted:
         fitted, judged = tuple(sorted(order[:count])), tuple(sorted(order[count:]))
         if not judged:
             raise ValueError(f"{dataset.path} has one new episode; 2 are the least: one is fitted, one judged")
-    return Parted(judged[:most], fitted, found.notes)
+    return Parted(judged[:most], fitted, notes)
 
 
 def _new_episodes(dataset: Episodes, listed: Listed | None) -> tuple[tuple[int, ...], str]:

@@ -14,6 +14,7 @@ from worldsim import diffusion, keys
 from worldsim.backbones.i3d import I3D
 from worldsim.backbones.lpips import Lpips
 from worldsim.diffusion import Method, Steered
+from worldsim.diffusion.frames import known_latents
 from worldsim.jobs.action_reader import ActionReader
 from worldsim.jobs.frame_probe import Floats, Probe, Seen, look
 from worldsim.jobs.pictures import WINDOW, squared_error, ssim
@@ -31,7 +32,7 @@ from worldsim.jobs.video_results import (
 )
 from worldsim.jobs.video_task import Opened
 from worldsim.models.diffusion import DiffusionModel
-from worldsim.protocols import Condition, DenoiserSpec, FrozenDenoiser, FrozenEncoder, Moves, Obs
+from worldsim.protocols import Condition, FrozenDenoiser, FrozenEncoder, Moves, Obs
 
 NOISE, SAMPLING = 0, 1  # part the random numbers of the two
 
@@ -70,7 +71,8 @@ class Judged:
     frames: tuple[Frames, ...]
     last: Floats  # [M, D]: features of the last given frame, or of the first frame if none is given
     films: tuple[VideoFilm, ...]
-    mask: Floats | None = None  # [L, F]
+    mask: Floats | None = None  # [L, F], NaN where frames are given
+    guess: Floats | None = None  # [M, H]
 
 
 @torch.no_grad()
@@ -88,7 +90,7 @@ def judge_clips(
     denoiser, untrained, total = models.denoiser, models.untrained, len(clips.rows)
     filmed = set(np.linspace(0, total - 1, shown).astype(int).tolist())
     key = keys.rows(sampling.seed, total)
-    native, plain, lasts, films, masks = [], [], [], [], []
+    native, plain, lasts, films, masks, guesses = [], [], [], [], [], []
     parts: dict[str, list[Frames]] = {}
     with tqdm(total=total, desc="evaluate", unit="clip") as bar:
         for first in range(0, total, batch):
@@ -97,7 +99,7 @@ def judge_clips(
             video = video.to(models.device)
             latents, condition = denoiser.encode(video), denoiser.condition(video[:, : sampling.given], video.shape[1])
             noise = keys.fold(key[some], NOISE)
-            shown_latents = given_latents(denoiser.spec, sampling.given)
+            shown_latents = known_latents(denoiser.spec, sampling.given)
             own, other = clips.actions(some)
             judged = denoiser if models.world is None else _under(models.world, own)
             errors = diffusion.denoising_errors(judged, latents, condition, sigma, noise, shown_latents)
@@ -117,6 +119,8 @@ def judge_clips(
             place = columns(state, judges.read)
             measured, last = _measure(ways, video, place, judges, sampling.given, own)
             lasts.append(last)
+            if judges.actions is not None and sampling.given:
+                guesses.append(_array(judges.actions.guess_errors(own[:, sampling.given - 1 :])))
             for one in measured:
                 parts.setdefault(one.name, []).append(one)
             films += [
@@ -126,8 +130,9 @@ def judge_clips(
             ]
             bar.update(len(video))
     frames = tuple(_join(found) for found in parts.values())
-    mask = np.mean(masks, axis=0) if masks else None
-    return Judged(np.concatenate(native), np.concatenate(plain), frames, np.concatenate(lasts), tuple(films), mask)
+    mask, guess = (np.mean(masks, axis=0) if masks else None), (np.concatenate(guesses) if guesses else None)
+    losses = np.concatenate(native), np.concatenate(plain)
+    return Judged(*losses, frames, np.concatenate(lasts), tuple(films), mask, guess)
 
 
 def imagined(world: DiffusionModel, video: Tensor, actions: Tensor, given: int, key: Tensor) -> Tensor:
@@ -159,7 +164,7 @@ def _under(world: DiffusionModel, actions: Tensor) -> Steered:
 def _masks(
     world: DiffusionModel, latents: Tensor, condition: Condition, sigma: Tensor, key: Tensor, actions: Tensor
 ) -> list[Floats]:
-    """The mean mask of each clip, [L, F] each; [] for adapters without one."""
+    """The mean mask of each clip, [L, F] each, NaN where frames are given; [] for adapters without one."""
     moves, found = _under(world, actions).moves, []
     for number, level in enumerate(sigma.tolist()):
         noise = keys.normal(keys.fold(key.to(latents.device), number), latents.shape[1:], latents.dtype)
@@ -167,15 +172,9 @@ def _masks(
         mask = world.adapter.mask(world.base, diffusion.add_noise(latents, noise, levels), levels, condition, moves)
         if mask is None:
             return []
-        found.append(mask.double().mean((2, 3, 4)).cpu().numpy())
+        mean = mask.double().mean((2, 3, 4))
+        found.append(torch.where(condition.clean_mask > 0, torch.nan, mean).cpu().numpy())
     return list(np.stack(found, 1))
-
-
-def given_latents(spec: DenoiserSpec, given: int) -> int:
-    """How many first latent frames are of given pixel frames alone."""
-    if not given:
-        return 0
-    return 1 + (given - 1) // spec.frame_stride if spec.lone_first else given // spec.frame_stride
 
 
 def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: Tensor) -> Tensor:
@@ -256,7 +255,8 @@ def _film(clips: VideoClips, number: int, real: Tensor, ways: dict[str, Tensor],
 
     episode, start = clips.reader.index[clips.rows[number]].tolist()
     last = whole(COPY_LAST) if given else None
-    return VideoFilm(f"Episode {episode} from frame {start}", whole(REAL), whole(SAMPLES), last)
+    more = [whole(name) if name in ways else None for name in (OTHER, BASE)]
+    return VideoFilm(f"Episode {episode} from frame {start}", whole(REAL), whole(SAMPLES), last, *more)
 
 
 def _join(parts: list[Frames]) -> Frames:

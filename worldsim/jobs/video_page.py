@@ -40,6 +40,9 @@ MEASURES = (
 )
 
 
+TITLES = {False: "What a video model knows", True: "What a video model makes of actions"}
+
+
 def write_video_report(evaluation: VideoEvaluation, path: Path, settings: Mapping[str, str]) -> None:
     """The page of `worldsim evaluate` on a video model."""
     clips, episodes = len(evaluation.episode), len(np.unique(evaluation.episode))
@@ -48,16 +51,17 @@ def write_video_report(evaluation: VideoEvaluation, path: Path, settings: Mappin
         f"{evaluation.model}: {clips} clips of {episodes} episodes, {horizon} frames after {evaluation.given} given "
         f"ones, {evaluation.seconds:.3g} s apart"
     )
-    found = Report("What a video model knows", subtitle, headlines(evaluation), sections(evaluation), settings)
+    found = Report(TITLES[evaluation.run], subtitle, headlines(evaluation), sections(evaluation), settings)
     write_report(Report(found.title, subtitle, found.headlines, found.sections, settings, warnings(evaluation)), path)
 
 
 def strips(evaluation: VideoEvaluation) -> tuple[Strip, ...]:
-    """Every film as rows of pictures: real, sample and, if frames were given, the last of them."""
+    """Every film as rows of pictures: real, sample; of a run under others' actions and by the base; and copy last."""
     found = []
     for film in evaluation.films:
         rows = [("real", film.real), ("sample", film.sample)]
-        rows += [] if film.copy_last is None else [("copy last", film.copy_last)]
+        more = (("others'", film.other), ("base", film.base), ("copy last", film.copy_last))
+        rows += [(name, frames) for name, frames in more if frames is not None]
         found.append(Strip(film.title, tuple(rows), evaluation.given))
     return tuple(found)
 
@@ -100,6 +104,12 @@ def warnings(evaluation: VideoEvaluation) -> tuple[str, ...]:
                 f"The probe is off by {floor.position.mean():.2f} on real frames, copying the last frame by "
                 f"{last.position.mean():.2f}: positions say little here. More --video.fit-clips, or another encoder."
             )
+    guess, real = evaluation.guess, None if floor is None else floor.action
+    if guess is not None and real is not None and real.mean() >= 0.8 * guess.mean():
+        found.append(
+            f"What reads actions is off by {real.mean():.2f} on real clips, and always saying the commonest action by "
+            f"{guess.mean():.2f}: action errors say little here. More --video.reader.steps, or larger --gap."
+        )
     if len(np.unique(evaluation.episode)) < 2:
         found.append("One judged episode alone gives no intervals.")
     return tuple(found)
@@ -119,10 +129,13 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
             if evaluation.given
             else "The model was shown no frame: its samples have nothing to do with the real clips beside them. "
         )
-        text = (
-            f"{how}The clips are spread evenly over all that were judged, not picked. The future is open: a sample may "
-            "differ from what happened and be right."
+        open_end = (
+            "It was told the actions; below is what it draws from the same noise under those of another clip "
+            "(others'), and what the base draws, which is told none."
+            if evaluation.run
+            else "The future is open: a sample may differ from what happened and be right."
         )
+        text = f"{how}The clips are spread evenly over all that were judged, not picked. {open_end}"
         found.append(Section("Samples beside real", text, (Figure("All clips", image), *films)))
     found.append(Section("Noise taken away", _loss_text(evaluation), (loss_chart(evaluation),)))
     charts = tuple(measure_chart(evaluation, *measure) for measure in MEASURES)
@@ -138,7 +151,7 @@ def sections(evaluation: VideoEvaluation) -> tuple[Section, ...]:
         found.append(Section("Action error ratio", text, (action_table(evaluation),)))
     if evaluation.mask is not None:
         text = (
-            f"The share that the base has in a prediction, {evaluation.mask.mean():.2f} in the mean: 1 trusts the "
+            f"The share that the base has in a prediction, {np.nanmean(evaluation.mask):.2f} in the mean: 1 trusts the "
             "base, 0 the adapter. One line a level of noise."
         )
         found.append(Section("The mask", text, (mask_chart(evaluation, evaluation.mask),)))

@@ -77,6 +77,8 @@ class VideoFilm:
     real: NDArray[np.uint8]
     sample: NDArray[np.uint8]
     copy_last: NDArray[np.uint8] | None  # None: no frame was given
+    other: NDArray[np.uint8] | None = None  # of a run: under the actions of another clip
+    base: NDArray[np.uint8] | None = None  # of a run: by the base, which is told none
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,9 @@ class VideoEvaluation:
     notes: tuple[str, ...]
     seed: int
     fvd: Fvd | None = None
-    mask: Floats | None = None  # [L, F], the mean of an adapter's mask at each level and latent frame
+    mask: Floats | None = None  # [L, F], an adapter's mean mask by level and latent frame, NaN where frames are given
+    guess: Floats | None = None  # [M, H], error of a reader of actions that always says the commonest
+    run: bool = False  # whether it is of a run, which answers to actions
 
     def way(self, name: str) -> Frames | None:
         """One way to go on, if it was measured."""
@@ -124,6 +128,13 @@ class VideoEvaluation:
         if one is None or two is None or one.action is None or two.action is None:
             return None
         return ratio_band(with_mean(one.action), with_mean(two.action), self.episode, self.seed)
+
+    def guess_ratio(self) -> Band | None:
+        """`action_ratio` of always saying the commonest action: what frames without any trace of actions come to."""
+        real = self.way(REAL)
+        if self.guess is None or real is None or real.action is None:
+            return None
+        return ratio_band(with_mean(self.guess), with_mean(real.action), self.episode, self.seed)
 
     def fd_ratio(self, of: str, other: str) -> tuple[float, float, float] | None:
         """Frechet distance of the samples over that of another set, with its interval."""
@@ -172,8 +183,12 @@ def summary(evaluation: VideoEvaluation) -> dict[str, Any]:
         band = evaluation.action_ratio(name)
         if band is not None:
             values |= _numbers(f"video.aer_{SHORT[name]}", band)
+    band = evaluation.guess_ratio()
+    if band is not None:
+        values |= _numbers("video.aer_guess", band)
     if evaluation.mask is not None:
-        values |= {"video.mask": evaluation.mask.tolist(), "video.mask_mean": float(evaluation.mask.mean())}
+        rows = [[None if np.isnan(share) else float(share) for share in row] for row in evaluation.mask]
+        values |= {"video.mask": rows, "video.mask_mean": float(np.nanmean(evaluation.mask))}
     return values | _frechet_numbers(evaluation)
 
 

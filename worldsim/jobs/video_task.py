@@ -10,11 +10,12 @@ import torch
 from worldsim import pretrained
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
-from worldsim.backbones.video.denoiser import check_size, latent_frames
+from worldsim.backbones.video.denoiser import check_size
 from worldsim.backbones.video.untrained import begun_anew
 from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
+from worldsim.diffusion.frames import legal_frames
 from worldsim.jobs import action_reader, devices
 from worldsim.jobs.saved import Loaded
 from worldsim.models.diffusion import DiffusionModel
@@ -153,7 +154,7 @@ def open_models(task: Task) -> Opened:
     if task.model.startswith(URL):
         if again:
             raise ValueError(f"{task.model} is a black box: nobody can begin it anew; leave out --video.random-init")
-        _check_plain(task)
+        check_plain(asked, task.model, "video.backbone")
         why = "it is a black box: nobody can begin it anew"
         patience = black_box.Config(task.model, **asdict(task.video.remote))
         return Opened(black_box.connect(patience), None, why, torch.device("cpu"))
@@ -165,14 +166,14 @@ def open_models(task: Task) -> Opened:
     return Opened(denoiser, untrained, "" if again else "not asked for: --video.random-init", device)
 
 
-def _check_plain(task: Task) -> None:
+def check_plain(asked: video.Config, address: str, flag: str) -> None:
     """Raise ValueError for settings of a network that is not here: they would change nothing."""
     plain = {field.name: field.default for field in fields(video.Config) if field.name != "name"}
-    told = [name for name, default in plain.items() if getattr(task.video.backbone, name) != default]
+    told = [name for name, default in plain.items() if getattr(asked, name) != default]
     if told:
         raise ValueError(
-            f"{task.model} is a black box, whose settings are those it is served with: leave out "
-            f"{', '.join(f'--video.backbone.{name}' for name in told)}, or give them to `worldsim serve-backbone`"
+            f"{address} is a black box, whose settings are those it is served with: leave out "
+            f"{', '.join(f'--{flag}.{name}' for name in told)}, or give them to `worldsim serve-backbone`"
         )
 
 
@@ -208,13 +209,10 @@ def clip_shape(spec: DenoiserSpec, asked: Settings, dataset: Episodes) -> tuple[
 
 def default_frames(spec: DenoiserSpec) -> int:
     """The fewest pixel frames from 8 on that a model takes, else the most below."""
-    for frames in (*range(FRAMES, 512), *range(FRAMES - 1, 0, -1)):
-        try:
-            latent_frames(spec, frames)
-        except ValueError:
-            continue
-        return frames
-    raise ValueError("this model takes no number of frames up to 511: name one with --video.frames")
+    try:
+        return legal_frames(spec, FRAMES)
+    except ValueError:
+        return spec.frame_stride * ((spec.most or 1) - spec.lone_first) + spec.lone_first
 
 
 def default_given(spec: DenoiserSpec) -> int:

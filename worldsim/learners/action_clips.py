@@ -48,9 +48,13 @@ def split(batch: NoisyClips, parts: int) -> list[NoisyClips]:
     return [NoisyClips(take_rows(batch.clips, r), batch.noise[r], batch.sigma[r], batch.told[r]) for r in rows]
 
 
-def free_frames(clips: ActionClips) -> float:
-    """How many frames are not given, those that the loss is a mean of."""
-    return float((clips.condition.clean_mask == 0).sum())
+def joined(parts: list[ActionClips]) -> ActionClips:
+    """Parts one after the other."""
+    conditions = [part.condition for part in parts]
+    inputs = tuple(torch.cat(of) for of in zip(*(one.inputs for one in conditions), strict=True))
+    clean, mask = torch.cat([one.clean for one in conditions]), torch.cat([one.clean_mask for one in conditions])
+    latents, action = torch.cat([part.latents for part in parts]), torch.cat([part.action for part in parts])
+    return ActionClips(latents, Condition(clean, mask, inputs), action, sum((part.named for part in parts), ()))
 
 
 def take_rows(clips: ActionClips, rows: Tensor) -> ActionClips:

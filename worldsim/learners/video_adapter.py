@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from worldsim import diffusion, precision
 from worldsim.checkpoint import check_same, load_optimizer_tensors, optimizer_tensors
-from worldsim.learners.action_clips import ActionClips, NoisyClips, free_frames, noisy_clips, split
+from worldsim.learners.action_clips import ActionClips, NoisyClips, noisy_clips, split
 from worldsim.learners.averaged import check_numbers
 from worldsim.learners.schedule import cosine, decay_groups
 from worldsim.learners.working_copy import warm
 from worldsim.protocols import Condition, DenoiserAdapter, FrozenDenoiser, Moves
 
 COLLAPSED = 0.98  # share of a mask's entries near 0 or 1 (within 0.02) from which on it is one number everywhere
+LOOKED = 16  # held-out clips at a time
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the levels of training at which what is held out is judged
 
 
@@ -66,11 +67,11 @@ class VideoAdapterLearner:
         steps: int,
         held_out: ActionClips | None = None,
         device: str = "cpu",
-        looked: Callable[[int], None] | None = None,
+        looked: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
         """clips: of a step, a pure function of it; steps: the length of the schedule of the learning rate; held_out:
         clips on which it is told, every `held_out_steps`, how much worse the model is under other actions; looked: is
-        then called, under the average of the weights.
+        then called with what was found, under the average of the weights.
         """
         if not isinstance(adapter, nn.Module):
             raise TypeError(f"{type(adapter).__name__} is no nn.Module, so it has nothing to train")
@@ -78,9 +79,10 @@ class VideoAdapterLearner:
         low = config.mixed_precision
         if low == "auto":
             low = "bf16" if precision.resolve("auto", device) == torch.bfloat16 else "no"
-        AcceleratorState._reset_state()  # what an earlier training of this process had chosen
+        AcceleratorState._reset_state(reset_partial_state=True)  # what an earlier training of this process had chosen
+        self.device = torch.device(device)
         self.accelerator = Accelerator(mixed_precision=low, cpu=device == "cpu")
-        self.adapter: Any = adapter.to(self.accelerator.device).train()
+        self.adapter: Any = adapter.to(self.device).train()
         learned = {name: part for name, part in adapter.named_parameters() if part.requires_grad}
         self.learned: dict[str, nn.Parameter] = learned
         self.mean = {name: part.detach().clone() for name, part in learned.items()}
@@ -102,11 +104,11 @@ class VideoAdapterLearner:
         total, parts = 0.0, split(batch, config.accumulate)
         for part in parts:
             with self.accelerator.autocast():
-                loss = self._loss(part, part.told)
+                loss = self._loss(part)
             if not bool(loss.isfinite()):
                 named = ", ".join(part.clips.named) or "unnamed"
                 raise FloatingPointError(f"the loss is {float(loss.detach())}; the clips of this batch are {named}")
-            share = free_frames(part.clips) / free_frames(batch.clips)
+            share = len(part.told) / len(batch.told)
             self.accelerator.backward(loss * share)
             total += float(loss.detach()) * share
         norm = self.accelerator.clip_grad_norm_(list(self.learned.values()), config.clip)
@@ -115,24 +117,28 @@ class VideoAdapterLearner:
         with torch.no_grad():
             for name, weight in self.learned.items():
                 self.mean[name].lerp_(weight, 1 - keep)
-        found = {"loss": total, "grad_norm": float(cast(Tensor, norm)), "lr": rate}
+        found = {"loss": total, "lr": rate}
+        if self.accelerator.scaler is None or bool(cast(Tensor, norm).isfinite()):  # else fp16 skips an update
+            found["grad_norm"] = float(cast(Tensor, norm))
         if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps:
             with self.averaged():
                 found |= self.judge()
                 if self.looked is not None:
-                    self.looked(step + 1)
+                    self.looked(step + 1, found)
         return found
 
     def judge(self) -> dict[str, float]:
-        """Held-out errors under the right actions, under those of other clips and without; how the mask is."""
+        """Held-out errors under the right actions, under those of other clips and without; how the mask is.
+
+        Of kinds that learn something else than x0 those of x0 as it is used.
+        """
         if self.held_out is None:
             return {}
         clips, rows = self.held_out, len(self.held_out.action)
         yes = torch.ones(rows, dtype=torch.bool)
         other = replace(clips, action=clips.action.roll(max(rows // 2, 1), 0))
         ways = {"right": (clips, yes), "shuffled": (other, yes), "untold": (clips, ~yes)}
-        with torch.no_grad(), self.accelerator.autocast():
-            found = {name: self._judged(*way) for name, way in ways.items()}
+        found = {name: self._error(*way) for name, way in ways.items()}
         right = found["right"]
         ratios = {f"actions/{name}_over_right": found[name] / right for name in ("shuffled", "untold") if right > 0}
         return {"actions/held_out": right} | ratios | self.mask()
@@ -143,8 +149,8 @@ class VideoAdapterLearner:
             return {}
         masks = []
         with torch.no_grad(), self.accelerator.autocast():
-            for noisy, clips in self._levels(self.held_out):
-                args = self._moved(noisy, torch.ones(len(clips.action), dtype=torch.bool))
+            for part in self._levels(self.held_out, torch.ones(len(self.held_out.action), dtype=torch.bool)):
+                args = self._moved(part)
                 mask = self.adapter.mask(self.base, *args[:4])
                 if mask is None:
                     return {}
@@ -153,56 +159,60 @@ class VideoAdapterLearner:
         ends = {"zero": flat < 0.02, "one": flat > 0.98}
         return {"mask/mean": float(flat.mean())} | {f"mask/{name}": float(p.float().mean()) for name, p in ends.items()}
 
-    def composed_error(self) -> float:
-        """The held-out error of x0 as it is used, under the right actions: of kinds that learn something else."""
-        assert self.held_out is not None
-        found = []
-        with torch.no_grad(), self.accelerator.autocast():
-            for noisy, clips in self._levels(self.held_out):
-                args = self._moved(noisy, torch.ones(len(clips.action), dtype=torch.bool))
-                errors = diffusion.frame_errors(
-                    self.base, self.adapter.x0(self.base, *args[:4]), args[4], args[1], args[2]
-                )
-                found.append(float(errors.sum() / (args[2].clean_mask == 0).sum()))
-        return sum(found) / len(found)
+    def held_out_error(self) -> float:
+        """The error on held-out clips under the right actions. Raises ValueError without such clips."""
+        if self.held_out is None:
+            raise ValueError("there are no held-out clips to judge the adapter on: give some")
+        return self._error(self.held_out, torch.ones(len(self.held_out.action), dtype=torch.bool))
 
     def averaged(self) -> _Averaged:
         """While it lasts, the adapter has the average of its weights, and is in eval mode."""
         return _Averaged(self)
 
-    def _judged(self, clips: ActionClips, told: Tensor) -> float:
-        errors = [self._loss(noisy, told[: len(noisy.told)]) for noisy, _ in self._levels(clips)]
-        return float(torch.stack(errors).mean())
+    @torch.no_grad()
+    def _error(self, clips: ActionClips, told: Tensor) -> float:
+        """The mean over levels, clips and frames that are not given."""
+        total, count = 0.0, 0.0
+        for part in self._levels(clips, told):
+            noisy, sigma, condition, moves, latents = self._moved(part)
+            with self.accelerator.autocast():
+                if self.adapter.candidates:
+                    x0 = self.adapter.x0(self.base, noisy, sigma, condition, moves)
+                    errors = diffusion.frame_errors(self.base, x0, latents, sigma, condition)
+                else:
+                    errors = self.adapter.errors(self.base, noisy, sigma, condition, moves, latents)
+            free = (condition.clean_mask == 0).float()
+            total, count = total + float((errors * free).sum()), count + float(free.sum())
+        return total / max(count, 1.0)
 
-    def _levels(self, clips: ActionClips) -> list[tuple[NoisyClips, ActionClips]]:
-        """The clips at each of the levels that are judged, always under the same noise."""
+    def _levels(self, clips: ActionClips, told: Tensor) -> list[NoisyClips]:
+        """The clips at each of the levels that are judged, always under the same noise, a few at a time."""
         levels = self.base.schedule.draw(torch.tensor(SHARES))
         generator = torch.Generator().manual_seed(7)
-        found = []
+        held, found = clips.condition.clean_mask.cpu() > 0, []
         for level in levels[levels.isfinite()].tolist():
             noise = torch.randn(clips.latents.shape, generator=generator)
-            sigma = torch.full(clips.latents.shape[:2], level)
-            held = clips.condition.clean_mask.cpu() > 0
-            told = torch.ones(len(noise), dtype=torch.bool)
-            found.append((NoisyClips(clips, noise, torch.where(held, 0.0, sigma), told), clips))
+            sigma = torch.where(held, 0.0, torch.full(clips.latents.shape[:2], level))
+            found += split(NoisyClips(clips, noise, sigma, told), -(-len(told) // LOOKED))
         return found
 
-    def _loss(self, batch: NoisyClips, told: Tensor) -> Tensor:
-        """The mean over the frames that are not given."""
-        noisy, sigma, condition, moves, latents = self._moved(batch, told)
+    def _loss(self, batch: NoisyClips) -> Tensor:
+        """The mean over clips of that over their frames that are not given: one of which most is given weighs as much
+        as any, as it is what a rollout asks for."""
+        noisy, sigma, condition, moves, latents = self._moved(batch)
         errors = self.adapter.errors(self.base, noisy, sigma, condition, moves, latents)
         free = (condition.clean_mask == 0).float()
-        return (errors * free).sum() / free.sum().clamp_min(1)
+        return ((errors * free).sum(1) / free.sum(1).clamp_min(1)).mean()
 
-    def _moved(self, batch: NoisyClips, told: Tensor) -> tuple[Tensor, Tensor, Condition, Moves, Tensor]:
+    def _moved(self, batch: NoisyClips) -> tuple[Tensor, Tensor, Condition, Moves, Tensor]:
         """What an adapter takes, on its device."""
-        device, clips = self.accelerator.device, batch.clips
+        device, clips = self.device, batch.clips
         latents, noise, sigma = (part.to(device) for part in (clips.latents, batch.noise, batch.sigma))
         given = clips.condition
         inputs = tuple(part.to(device) for part in given.inputs)
         condition = Condition(given.clean.to(device), given.clean_mask.to(device), inputs)
         noisy = diffusion.add_noise(latents, noise, sigma)
-        return noisy, sigma, condition, Moves(clips.action.to(device), told.to(device)), latents
+        return noisy, sigma, condition, Moves(clips.action.to(device), batch.told.to(device)), latents
 
     def state_dict(self) -> dict[str, Tensor]:
         """What is learned, its average, the optimiser's moments and the scale of fp16."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion, keys
 from worldsim.diffusion import PATCH, Method, Steered, pack, unpack
+from worldsim.diffusion.frames import known_latents, legal_frames, remembered
 from worldsim.protocols import (
     DenoiserAdapter,
     FrozenDenoiser,
@@ -98,7 +99,7 @@ class DiffusionModel(nn.Module):
         self._shape = (base.spec.channels, side[0], side[1])
         if side[0] % PATCH or side[1] % PATCH:
             raise ValueError(f"latents of frames {spec.image[2:]} are {side}; they must be even: give another --size")
-        self.given = max(1, min(frames - spec.frames_per_step, base.spec.given)) if base.spec.given else 0
+        self.given = remembered(base.spec, frames, spec.frames_per_step)
 
     def encode(self, obs: Obs, actions: Tensor, key: Tensor) -> DiffusionState:
         """The state after 1 to K frames and the actions [B, k - 1, n, A] between them.
@@ -119,7 +120,7 @@ class DiffusionModel(nn.Module):
         if self.single:
             frames = latent = self._by_rows(self.base.encode, video)
         else:
-            frames, latent = video, self._by_rows(self.base.encode, video[:, -1:])
+            frames, latent = video, self._by_rows(self._known, video[:, -1:])
         newest = latent[:, -1:].expand(-1, self.spec.latent[0] // self._tokens(latent), *latent.shape[2:])
         return DiffusionState(frames, between, pack(newest), key)
 
@@ -160,7 +161,7 @@ class DiffusionModel(nn.Module):
             return self._by_rows(self.base.decode, clips.flatten(1, 2))[:, :, None]
         found, frames = [], state.frames
         for chunk in clips.unbind(1):
-            known = self._by_rows(self.base.encode, frames)
+            known = self._by_rows(self._known, frames)
             video = self._by_rows(self.base.decode, torch.cat([known, chunk], 1))[:, frames.shape[1] :]
             found.append(video)
             frames = torch.cat([frames, video], 1)[:, -self.given :]
@@ -191,6 +192,13 @@ class DiffusionModel(nn.Module):
             return pack(clip[:, count:]), clip[:, count:]
         fresh = self.spec.latent[0] // self._tokens(clip)
         return pack(clip[:, -fresh:]), self.base.decode(clip)[:, count:]
+
+    def _known(self, frames: Tensor) -> Tensor:
+        """The latents of frames; where the model takes no such number, they stand at the head of a longer clip."""
+        count = frames.shape[1]
+        more = legal_frames(self.base.spec, count) - count
+        padded = torch.cat([frames, frames[:, -1:].expand(-1, more, -1, -1, -1)], 1)
+        return self.base.encode(padded)[:, : known_latents(self.base.spec, count)]
 
     @staticmethod
     def _tokens(latents: Tensor) -> int:

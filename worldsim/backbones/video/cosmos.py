@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.backbones.video import parts, wan_vae
-from worldsim.backbones.video.denoiser import latent_frames
+from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("Cosmos2VideoToWorldPipeline", "Cosmos2_5_PredictBasePipeline")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
 
 BLOCKS = ("blocks", "transformer_blocks", "single_transformer_blocks")
@@ -108,10 +109,10 @@ class VideoDenoiser(Frozen):
     def condition(self, first: Tensor, frames: int) -> Condition:
         """See `protocols.FrozenDenoiser.condition`. Raises ValueError for frames that the model does not take."""
         spec, (rows, given, _, height, width) = self.spec, first.shape
-        latent_frames = check_size(spec, frames, height, width)
+        count = check_size(spec, frames, height, width)
         if not 0 <= given <= min(spec.given, frames):
             raise ValueError(f"{given} first frames are given; this model takes 0 to {min(spec.given, frames)}")
-        shape = (rows, latent_frames, spec.channels, height // spec.stride, width // spec.stride)
+        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
         clean, mask = first.new_zeros(shape), first.new_zeros(shape[:2])
         if not given:
             return Condition(clean, mask)
@@ -201,20 +202,6 @@ def _channels(block: Any) -> int:
 def by_row(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """What a function makes of each row alone: a clip fills the memory of an autoencoder, a batch of them need not."""
     return torch.cat([function(row) for row in batch.split(1)])
-
-
-def latent_frames(spec: DenoiserSpec, frames: int) -> int:
-    """F of T pixel frames. Raises ValueError for a T that there is not, naming the nearest."""
-    first, step = int(spec.lone_first), spec.frame_stride * spec.group
-    groups, rest = divmod(frames - first, step)
-    count = groups * spec.group + first
-    most = spec.most or count + spec.group
-    if rest or not max(spec.least, 1) <= count <= most:
-        below = min(max(count, spec.least), most)
-        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + spec.group, most))})
-        rule = f"{step} k{' + 1' if first else ''}"
-        raise ValueError(f"{frames} frames are given; this model takes {rule}: the nearest are {near}")
-    return count
 
 
 def check_size(spec: DenoiserSpec, frames: int, height: int, width: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.backbones.video import parts, wan_vae
-from worldsim.backbones.video.denoiser import latent_frames
+from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import DenoiserSpec
 
 PIPELINES = ("SkyReelsV2DiffusionForcingPipeline", "SkyReelsV2Pipeline")

@@ -1,0 +1,79 @@
+"""How many latent frames stand for how many pixel frames."""
+
+from __future__ import annotations
+
+from worldsim.protocols import DenoiserSpec
+
+SEARCHED = 512  # pixel frames among which a legal number is looked for
+
+
+def latent_frames(spec: DenoiserSpec, frames: int) -> int:
+    """F of T pixel frames. Raises ValueError for a T that there is not, naming the nearest."""
+    first, step = int(spec.lone_first), spec.frame_stride * spec.group
+    groups, rest = divmod(frames - first, step)
+    count = groups * spec.group + first
+    most = spec.most or count + spec.group
+    if rest or not max(spec.least, 1) <= count <= most:
+        below = min(max(count, spec.least), most)
+        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + spec.group, most))})
+        rule = f"{step} k{' + 1' if first else ''}"
+        raise ValueError(f"{frames} frames are given; this model takes {rule}: the nearest are {near}")
+    return count
+
+
+def known_latents(spec: DenoiserSpec, given: int) -> int:
+    """How many first latent frames are of given pixel frames alone."""
+    if not given:
+        return 0
+    return 1 + (given - 1) // spec.frame_stride if spec.lone_first else given // spec.frame_stride
+
+
+def legal_frames(spec: DenoiserSpec, least: int) -> int:
+    """The fewest pixel frames from `least` on that a model takes. Raises ValueError if there are none near."""
+    for frames in range(least, least + SEARCHED):
+        try:
+            latent_frames(spec, frames)
+        except ValueError:
+            continue
+        return frames
+    raise ValueError(f"this model takes no number of frames from {least} to {least + SEARCHED - 1}")
+
+
+def fresh_latents(spec: DenoiserSpec, frames: int, count: int) -> int:
+    """The latent frames of a model step of `count` pixel frames, the same after one frame as in a long rollout.
+
+    frames: T of a clip; a rollout remembers at most T - count. Raises ValueError if some step along the way would be no
+    legal clip, or had another number, naming the counts that do not.
+    """
+    try:
+        return _fresh(spec, frames, count)
+    except ValueError as error:
+        good = []
+        for other in range(1, frames):
+            try:
+                _fresh(spec, frames, other)
+            except ValueError:
+                continue
+            good.append(other)
+        known = ", ".join(map(str, good)) or "none: give another --frames"
+        raise ValueError(
+            f"a model step of {count} frames cannot follow the frames before it ({error}); possible with clips of "
+            f"{frames} frames: {known}"
+        ) from error
+
+
+def remembered(spec: DenoiserSpec, frames: int, count: int) -> int:
+    """The most pixel frames that a step of `count` frames goes on from."""
+    return max(1, min(frames - count, spec.given)) if spec.given else 0
+
+
+def _fresh(spec: DenoiserSpec, frames: int, count: int) -> int:
+    known, seen, most = 1, set(), remembered(spec, frames, count)
+    found: set[int] = set()
+    while known not in seen:
+        seen.add(known)
+        found.add(latent_frames(spec, known + count) - known_latents(spec, known))
+        known = min(known + count, most)
+    if len(found) > 1 or min(found) < 1:
+        raise ValueError(f"it would be of {sorted(found)} latent frames")
+    return found.pop()

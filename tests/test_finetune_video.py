@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from worldsim.data.episodes import Episode, Schema
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.envs.imagined import Config
-from worldsim.jobs import finetune_video, serve_backbone
+from worldsim.jobs import finetune, finetune_video, serve_backbone
+from worldsim.jobs.finetune_choice import OWN, is_of_video
 from worldsim.jobs.imagining import goal_in, make_env
 from worldsim.models.diffusion import DiffusionModel
 from worldsim.protocols import ActionSpec
@@ -89,6 +92,7 @@ def test_a_run_becomes_a_world_model_that_is_evaluated(run: Path, tmp_path: Path
     for name in ("samples", "other_actions", "base", "copy_last", "floor"):
         assert found[f"video.action_error_{name}_mean"] >= 0 and found[f"video.position_error_{name}_mean"] >= 0
     assert len(found["video.mask"]) == 2 and len(found["video.mask"][0]) == 5
+    assert found["video.mask"][0][:2] == [None, None] and found["video.aer_guess_mean"] > 0
     assert found["video.aer_samples_mean"] > 0 and len(page := (tmp_path / "page/report.html").read_text())
     assert "Action error ratio" in page and "Mean of the mask" in page and "base, no actions" in page
 
@@ -133,6 +137,77 @@ def test_over_http_and_in_process_losses_are_the_same(model: Path, data: Path, t
         server.server_close()
     here, remote = losses(tmp_path / "here"), losses(tmp_path / "remote")
     assert len(here) == 6 and np.abs(np.array(here) - np.array(remote)).max() < 1e-4
+    with pytest.raises(ConnectionError, match=r"tell the run: `worldsim finetune --config .*--backbone.name ADDRESS"):
+        worldsim.load(tmp_path / "remote")
+    settings = str(tmp_path / "remote/config.yaml")
+    told = ["finetune", "--config", settings, "--out", str(tmp_path / "remote"), "--resume", "--backbone.name"]
+    assert cli.main([*told, str(model)]) == 0, "the same model, elsewhere"
+    assert isinstance(worldsim.load(tmp_path / "remote"), DiffusionModel)
+
+
+def test_a_run_over_an_address_is_opened_over_it_and_goes_on_with_no_other_model(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve_backbone.make_server(serve_backbone.Config(port=0), video.build(video.Config(str(model))))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        assert cli.main(arguments(address, data, tmp_path / "run", "--remote.tries", "2")) == 0
+        assert isinstance(worldsim.load(tmp_path / "run"), DiffusionModel)
+        assert cli.main(arguments(address, data, tmp_path / "other", "--backbone.dtype", "bfloat16")) == 2
+        assert "leave out --backbone.dtype" in capsys.readouterr().err
+    finally:
+        server.shutdown()
+        server.server_close()
+    vae, network, scheduler = parts()
+    with torch.no_grad():
+        network.output.weight.add_(1)
+    tiny_video.save(vae, network, scheduler, tmp_path / "another")
+    flags = ("--resume", "--remote.tries", "2")
+    assert cli.main(arguments(tmp_path / "another", data, tmp_path / "run", *flags)) == 2
+    assert "was begun on the video model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--video.gap", "7"], "--video.gap is what .* was trained with"),
+        (["--video.random-init"], "--video.random-init is what"),
+        (["--horizon", "3"], "--horizon is of a run without a video model"),
+        (["--video.given", "0"], "--video.given is 0; a run goes on from 1 frame"),
+    ],
+)
+def test_a_setting_that_would_not_be_heeded_is_refused(
+    run: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(run), "--out", str(tmp_path / "page"), *flags]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_an_unfinished_run_is_called_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("adapter", "heads.safetensors"))
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--video.levels", "2"]) == 2
+    assert "is not finished: go on with it by --resume" in capsys.readouterr().err
+
+
+def test_what_the_base_was_pretrained_on_is_not_judged(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(model, base)
+    assert cli.main(arguments(base, data, run)) == 0
+    shown = EpisodeDataset(data)
+    seen = {"dataset": shown.fingerprint, "name": "set", "env": "", "frames": 1, "trained": 9, "held_out": []}
+    (base / "pretraining.json").write_text(json.dumps({"datasets": [seen]}))
+    assert cli.main(["evaluate", str(run), "--out", str(tmp_path / "page")]) == 2
+    assert "was pretrained on every episode of" in capsys.readouterr().err
+
+
+def test_the_settings_of_video_runs_alone_are_known() -> None:
+    own = {field.name for field in dataclasses.fields(finetune_video.Config)}
+    theirs = {field.name for field in dataclasses.fields(finetune.Config)}
+    assert set(OWN) == own - theirs - {"device"}
+    assert is_of_video(["DATA", "--adapter", "full", "--gap=3"]) and not is_of_video(["DATA", "--adapter", "full"])
 
 
 def test_accumulated_parts_make_the_same_update(model: Path, data: Path, tmp_path: Path) -> None:
@@ -152,6 +227,7 @@ def test_accumulated_parts_make_the_same_update(model: Path, data: Path, tmp_pat
         (["--size", "20", "20"], "resize them to .*--size"),
         (["--episodes", "99"], "episodes is 99; this data set has 1 to 7 to train on"),
         (["--frames", "40"], "episode .* has 12 frames"),
+        (["--learner.mixed-precision", "fp16"], "scaled on CUDA alone, and the device is cpu"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_made(

@@ -20,9 +20,12 @@ from worldsim.backbones import video
 from worldsim.backbones.video import black_box, wire
 from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser
 from worldsim.backbones.video.untrained import begun_anew
-from worldsim.diffusion.frames import latent_frames
+from worldsim.diffusion import PATCH
+from worldsim.diffusion.frames import fresh_latents, latent_frames
 from worldsim.jobs import serve_backbone
-from worldsim.protocols import ActionSpec, Condition, Moves
+from worldsim.keys import rows
+from worldsim.models.diffusion import DiffusionModel, Sampling
+from worldsim.protocols import ActionSpec, Condition, ModelSpec, Moves, Obs
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 GUIDANCE = 3.0
@@ -243,3 +246,21 @@ def test_an_action_reaches_the_latent_frame_that_it_led_to(
     other[:, -1] += 0.7
     moved = (answer(adapter, other) - answer(adapter, action)).abs().amax((0, 2, 3, 4))
     assert moved[-1] > 1e-3 and (moved[0] < 0.5 * moved[-1] if kind != "avid" else moved[0] == 0)
+
+
+def test_a_step_of_all_frames_that_are_not_given_is_rolled_out(made: Made) -> None:
+    case, denoiser = made.case, made.denoiser
+    spec = denoiser.spec
+    if not spec.given:
+        pytest.skip("it takes no first frame")
+    count = case.frames - 1
+    fresh, action = fresh_latents(spec, case.frames, count), ActionSpec((-1.0,), (1.0,))
+    latent = (fresh * (case.height // spec.stride // PATCH) * (case.width // spec.stride // PATCH), spec.channels * 4)
+    image = (1, 3, case.height, case.width)
+    told = ModelSpec(action, image, None, 1, count, count, 1.0, latent, denoiser.fingerprint, stochastic=True)
+    adapter = avid.build(avid.Config(SIZE), denoiser, action, 1)
+    world = DiffusionModel(told, denoiser, adapter, case.frames, Sampling(1))
+    state = world.encode(Obs(clip(case)[:, :1, None], None, torch.zeros(1, 1)), torch.zeros(1, 0, count, 1), rows(0, 1))
+    rollout = world.rollout(state, torch.zeros(1, 2, count, 1))
+    assert world.decode(state, rollout.latents).shape == (1, 2 * count, *image)
+    assert rollout.latents.shape == (1, 2, *latent)

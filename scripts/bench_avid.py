@@ -43,7 +43,7 @@ class Config:
     backbone: video.Config = field(default_factory=lambda: video.Config(dtype="bfloat16"))
     batch: int = 32
     frames: int = 8
-    latents: int = 8
+    latents: int = 16
     """Height and width."""
     repeats: int = 15
     only: str | None = None

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out="${1:-runs/avid}" jobs="${2:-2}"
 scripts/setup gym-extra
 export OMP_NUM_THREADS=1
-for stage in data run response rows; do
+for stage in data latents run response rows; do
     .venv/bin/python scripts/avid.py "$out" list "$stage" |
         xargs -P "$([ "$stage" = run ] && echo "$jobs" || echo 1)" -I JOB .venv/bin/python scripts/avid.py "$out" JOB
 done

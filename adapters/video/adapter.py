@@ -38,7 +38,7 @@ class VideoAdapter(nn.Module):
     """The `Config` of the kind."""
     of: Callable[[], str] | None = None
     """The fingerprint of the base that it was built for; see `bound`."""
-    action: ActionSpec
+    action_spec: ActionSpec
     actions_per_frame: int
     learned: frozenset[str] = frozenset()
     """The names of the parameters that learn, whether it is frozen now or not."""
@@ -84,7 +84,7 @@ class VideoAdapter(nn.Module):
         told = {
             "kind": type(self).__module__.rpartition(".")[2],
             "config": dataclasses.asdict(self.config),
-            "action": dataclasses.asdict(self.action),
+            "action": dataclasses.asdict(self.action_spec),
             "actions_per_frame": self.actions_per_frame,
             "base": base,
         }
@@ -142,7 +142,7 @@ def bound(adapter: A, base: FrozenDenoiser, action: ActionSpec, actions_per_fram
     actions_per_frame: g, between two frames.
     """
     adapter.of = lambda: base.fingerprint
-    adapter.action, adapter.actions_per_frame = action, actions_per_frame
+    adapter.action_spec, adapter.actions_per_frame = action, actions_per_frame
     adapter.learned = frozenset(name for name, part in adapter.named_parameters() if part.requires_grad)
     return adapter
 

@@ -26,7 +26,7 @@ from worldsim.data.clips import Split
 from worldsim.jobs import collect, pretrain_video, round_trip, runs
 from worldsim.jobs.film_latents import FrozenAutoencoder
 from worldsim.jobs.films import FilmSet, decode_films, open_films
-from worldsim.pretrained import resolve
+from worldsim.pretrained import ROOT
 
 SIZE = 64
 UNSEEN = {
@@ -72,7 +72,7 @@ def shifts(films: FilmSet, tables: Path, network: FrozenAutoencoder, count: int)
 
 def main(config: Config) -> None:
     """Append the rows."""
-    vae = PatchAutoencoder.from_pretrained(resolve("tiny-video"), subfolder="vae", torch_dtype=torch.float32)
+    vae = PatchAutoencoder.from_pretrained(ROOT / "tiny-video" / "vae", torch_dtype=torch.float32)
     assert isinstance(vae, PatchAutoencoder)
     network = FrozenAutoencoder(vae, SIZE, int(vae.config["latent_channels"]), "cpu", torch.float32)
     rng, command = np.random.default_rng(0), f"python scripts/check_autoencoder.py {config.out}"

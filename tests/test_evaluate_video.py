@@ -24,12 +24,12 @@ from worldsim.data.episodes import DataError, Episode, Schema, Source
 from worldsim.data.opening import open_dataset
 from worldsim.data.write import Writer
 from worldsim.diffusion import RF, denoising_errors
+from worldsim.diffusion.frames import known_latents
 from worldsim.jobs import (
     evaluate,
     evaluate_video,
     serve_backbone,
     video_clips,
-    video_judging,
     video_results,
     video_task,
 )
@@ -294,5 +294,5 @@ def test_given_frames_do_not_count_in_losses_however_a_model_is_told_of_them() -
     with pytest.raises(ValueError, match="none is left"):
         denoising_errors(box, latents, told, sigma, keys.rows(0, 2), given=4)
     strided = replace(spec, frame_stride=4, lone_first=True)
-    assert [video_judging.given_latents(strided, n) for n in (0, 1, 2, 5, 6)] == [0, 1, 1, 2, 2]
-    assert [video_judging.given_latents(replace(spec, frame_stride=4), n) for n in (1, 4, 5)] == [0, 1, 1]
+    assert [known_latents(strided, n) for n in (0, 1, 2, 5, 6)] == [0, 1, 1, 2, 2]
+    assert [known_latents(replace(spec, frame_stride=4), n) for n in (1, 4, 5)] == [0, 1, 1]

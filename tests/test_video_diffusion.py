@@ -26,9 +26,9 @@ def network() -> BlockCausalTransformer:
 
 
 def clips(step: int) -> Tensor:
-    """Clips of unit variance whose frames are all alike: the next frame is the first."""
+    """Clips of unit variance whose next frame is .7 of this one, which no filter knows."""
     first = torch.randn(16, 1, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(step))
-    return first.expand(-1, F, -1, -1, -1).contiguous()
+    return first * 0.7 ** torch.arange(F)[:, None, None, None]
 
 
 def learner(steps: int = 200, lr: float = 5e-3, precision: str = "float32", **settings: Any) -> VideoDiffusionLearner:
@@ -57,7 +57,7 @@ def test_a_clip_always_has_a_frame_to_learn() -> None:
     assert bool((sigma[:, 0] == 0).all()) and bool((sigma[:, 1] > 0).all())
 
 
-def test_the_loss_is_the_flow_of_noisy_frames_alone_at_the_schedules_time() -> None:
+def test_the_loss_is_the_flow_of_noisy_frames_alone_in_units_of_what_is_unsure_at_the_schedules_time() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Spy(torch.nn.Module):
@@ -69,6 +69,9 @@ def test_the_loss_is_the_flow_of_noisy_frames_alone_at_the_schedules_time() -> N
             seen.append((noisy, time))
             return noisy * self.weight
 
+        def unsure(self, time: Tensor) -> Tensor:
+            return 1 + time / 1000
+
     config = Config(optimizer=averaged.Config(precision="float32"))
     one = VideoDiffusionLearner(config, Spy(), SCHEDULE, clips, 200)  # type: ignore[arg-type]
     latents, noise = clips(0)[:1], clips(1)[:1] + 1
@@ -77,7 +80,7 @@ def test_the_loss_is_the_flow_of_noisy_frames_alone_at_the_schedules_time() -> N
     wide = t[..., None, None, None]
     torch.testing.assert_close(seen[0][0], (1 - wide) * latents + wide * noise)
     torch.testing.assert_close(seen[0][1], 1000 * t)
-    each = (noise - latents).square().mean((2, 3, 4))[0]
+    each = ((noise - latents).square().mean((2, 3, 4)) / (1 + t).square())[0]
     assert found["loss"] == pytest.approx(float(each[1:].mean()), rel=1e-5)
     assert found["loss_at_0.25_to_0.5"] == pytest.approx(float(each[1]), rel=1e-5)
     assert found["loss_at_0.75_to_1"] == pytest.approx(float(each[3]), rel=1e-5)
@@ -113,7 +116,8 @@ def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
     errors = []
     for first in (0.0, 9.0):
         sigma[:, 0] = first
-        errors.append(float(one._errors(one.weights.mean, NoisyClips(latents, noise, sigma))[0][:, 1:].mean().detach()))
+        found = one._errors(one.weights.mean, NoisyClips(latents, noise, sigma))[0]
+        errors.append(float((found * network().unsure(SCHEDULE.time(sigma)).square())[:, 1:].mean()))
     assert errors[0] < 0.9 * errors[1]
 
 

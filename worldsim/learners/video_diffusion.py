@@ -1,7 +1,9 @@
 """Training of a block-causal video diffusion model on latent clips: flow matching, each frame at a level of its own.
 
-The loss is the squared error of the flow, noise - x0 (Lipman et al. 2022; Liu et al. 2022), levels are drawn as the
-schedule says, and frames have levels of their own (diffusion forcing, Chen et al. 2024).
+The loss is the squared error of the flow, noise - x0 (Lipman et al. 2022; Liu et al. 2022), over the variance that it
+has before the network looks, as in EDM (Karras et al. 2022): else what moves, a small part of the variance of a frame
+whose past is known, would weigh nothing. Levels are drawn as the schedule says, and frames have levels of their own
+(diffusion forcing, Chen et al. 2024).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Config:
     """The most clean first frames; how many is drawn for each clip."""
     shared: float = 0.5
     """Share of the continued clips whose other frames have one level in common."""
-    optimizer: averaged.Config = field(default_factory=lambda: averaged.Config(lr=5e-4, weight_decay=0.01, ema=0.999))
+    optimizer: averaged.Config = field(default_factory=lambda: averaged.Config(lr=1.5e-3, weight_decay=0.01, ema=0.999))
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,13 +116,14 @@ class VideoDiffusionLearner:
         return NoisyClips(latents, noise, draw_levels(self.config, self.schedule, shape, generator))
 
     def _errors(self, network: BlockCausalTransformer, batch: NoisyClips) -> tuple[Tensor, Tensor, Tensor]:
-        """The squared error of the flow of every frame [B, F], which frames are noisy, and their t."""
+        """Squared errors of the flow of the frames [B, F] over what is unsure, which frames are noisy, and their t."""
         latents, noise, sigma = (part.to(self.device) for part in (batch.latents, batch.noise, batch.sigma))
         alpha, t = self.schedule.native(sigma)
         own = diffusion.spread(alpha, latents) * latents + diffusion.spread(t, latents) * noise
-        dtype = next(network.parameters()).dtype
-        flow = network(own.to(dtype), self.schedule.time(sigma)).float()
-        return (flow - (noise - latents)).square().mean((2, 3, 4)), sigma > 0, t
+        time = self.schedule.time(sigma)
+        flow = network(own, time).float()
+        errors = (flow - (noise - latents)).square().mean((2, 3, 4))
+        return errors / network.unsure(time).square(), sigma > 0, t
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network, its average and the optimiser's moments."""

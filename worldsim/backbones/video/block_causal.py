@@ -15,15 +15,17 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
+from worldsim.backbones.video.filtering import combine, means, unsure, variances
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Keys and values of clean frames, [B, heads, t N, head] of every block."""
+    """Of t clean frames: keys and values, [B, heads, t N, head] of every block, and the last frame."""
 
     parts: tuple[tuple[Tensor, Tensor], ...]
+    last: Tensor  # [B, C, h, w]
 
 
 class BlockCausalTransformer(ModelMixin, ConfigMixin):
@@ -40,16 +42,18 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         heads: int = 4,
         mlp_ratio: int = 4,
         seconds: float = 0.5,
+        change: float = 0.02,
     ) -> None:
-        """channels, size: of a latent frame [channels, size, size]; seconds: between two frames, unless told.
+        """channels, size: of a latent frame [channels, size, size]; seconds: between two frames, unless told; change:
+        mean squared difference of the latents of two frames, see `filtering`.
 
         Raises ValueError for sizes that do not divide.
         """
         super().__init__()
         if size % patch or hidden % heads:
             raise ValueError(f"size {size} must be a multiple of patch {patch}, hidden {hidden} of heads {heads}")
-        self.input = nn.Linear(channels * patch**2, hidden)
-        self.time = nn.Sequential(nn.Linear(2 * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.input = nn.Linear(2 * channels * patch**2, hidden)
+        self.time = nn.Sequential(nn.Linear(4 * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.modulation = nn.Linear(hidden, 6 * hidden)
         self.blocks = nn.ModuleList(FrameBlock(hidden, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
@@ -72,10 +76,17 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
     def remember(self, clean: Tensor, seconds: Tensor | None = None, kept: Kept | None = None) -> Kept:
         """Keys and values of clean frames [B, F, C, h, w], after those that are kept already."""
         _, new = self._run(clean, clean.new_zeros(clean.shape[:2]), seconds, kept)
+        last = clean[:, -1].float()
         if kept is None:
-            return Kept(new)
+            return Kept(new, last)
         pairs = zip(kept.parts, new, strict=True)
-        return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs))
+        return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs), last)
+
+    def unsure(self, time: Tensor) -> Tensor:
+        """The deviation of the flow [B, F] before the network looks, of frames at times [B, F]: a scale for losses."""
+        t = time.float() / 1000
+        config: Any = self.config
+        return unsure(t, variances(t, float(config.change)))
 
     def _run(
         self, noisy: Tensor, time: Tensor, seconds: Tensor | None, kept: Kept | None
@@ -91,8 +102,12 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             seconds = (at * float(config.seconds)).expand(rows, frames)
         angles = rotary_angles(seconds, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
         mask = causal(frames, tokens, noisy.device, before)
-        x = self.input(rearrange(noisy, "b f c (y p) (x q) -> b f (y x) (c p q)", p=patch, q=patch))
-        told = self.time(waves(time / 1000).to(x.dtype))
+        noisy, t = noisy.float(), time.float() / 1000
+        variance = variances(t, float(config.change), kept is not None)
+        mean = means(noisy, t, variance, None if kept is None else kept.last)
+        both = torch.cat([noisy, mean], 2).to(self.dtype)
+        x = self.input(rearrange(both, "b f c (y p) (x q) -> b f (y x) (c p q)", p=patch, q=patch))
+        told = self.time(torch.cat([waves(t), waves(variance.sqrt())], -1).to(x.dtype))
         modulation = self.modulation(told).unflatten(-1, (6, -1))
         new: list[tuple[Tensor, Tensor]] = []
         for i, block in enumerate(self.blocks):
@@ -101,5 +116,5 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             new.append(own)
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
         x = self.output(self.norm(x) * (1 + scale) + shift)
-        out = rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=grid[0], p=patch, q=patch)
-        return out, tuple(new)
+        added = rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=grid[0], p=patch, q=patch)
+        return combine(noisy, t, mean, variance, added.float()), tuple(new)

@@ -88,7 +88,7 @@ class TinyVideo:
         self, noisy: Tensor, time: Tensor, text: Mapping[str, Tensor], pictures: tuple[Tensor, ...], unguided: bool
     ) -> Tensor:
         """The flow."""
-        flow = self.transformer(noisy.transpose(1, 2).to(self.transformer.dtype), time)
+        flow = self.transformer(noisy.transpose(1, 2), time)
         return flow.transpose(1, 2).to(noisy.dtype)
 
     @property

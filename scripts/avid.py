@@ -58,7 +58,8 @@ class Task:
 
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
-ALL = (*SIX, "avid_afresh", "avid_no_mask", "avid_no_base", "action_cfg", "classifier", "controlnet", "film", "dora")
+ABLATIONS = ("avid_afresh", "avid_no_mask", "avid_no_base", "scratch_afresh")
+ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
 TASKS = {
     "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL),
     "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 64),
@@ -69,6 +70,7 @@ KINDS: dict[str, list[str]] = {
     "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
     "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
     "scratch": ["--adapter", "scratch"],
+    "scratch_afresh": ["--adapter", "scratch", "--adapter.change", "None"],
     "experts": ["--adapter", "product"],
     "action_cfg": ["--adapter", "product", "--adapter.rule", "guidance"],
     "classifier": ["--adapter", "classifier"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,3 +98,17 @@ def test_pure_noise_is_a_level_like_any_other() -> None:
     expected = (latents - 1.5).square().flatten(1).mean(1)  # nothing is known but the mean
     torch.testing.assert_close(plain[:, 0], expected)
     torch.testing.assert_close(native[:, 0], expected)
+
+
+def test_errors_weigh_by_what_earlier_frames_leave_unsure() -> None:
+    box = gaussian()
+    box.spec = replace(box.spec, change=0.1)
+    sigma = torch.tensor([[0.0, 2.0, 2.0, 0.0]])
+    found = diffusion.loss_weights(box, sigma)
+    after = 1 / (1 / 0.1 + 1 / 4)  # of a frame after a clean one, once it is seen; the next begins there
+    expected = [0, 1 / after, 1 / (1 / (1 / (after + 0.1) + 1 / 4)), 0]
+    torch.testing.assert_close(found, torch.tensor([expected]))
+    latents = torch.randn(3, F, C, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    native, plain = diffusion.denoising_errors(box, latents, condition(3, 2), torch.tensor([2.0]), keys.rows(0, 3))
+    low, high = expected[2], expected[1]
+    assert bool(((low * plain < native) & (native < high * plain)).all())

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "no mask": (avid, avid.Config(SMALL, mask=False)),
     "no base input": (avid, avid.Config(SMALL, base_input=False)),
     "scratch": (scratch, scratch.Config(SMALL)),
+    "scratch from nothing": (scratch, scratch.Config(SMALL, change=None)),
     "experts": (product, product.Config(SMALL)),
     "guidance": (product, product.Config(SMALL, "guidance")),
     "classifier": (classifier, classifier.Config(SMALL)),
@@ -318,3 +319,28 @@ def test_every_kind_is_found_by_its_name() -> None:
     assert registry.kinds("adapters.video") == (
         *("avid", "classifier", "controlnet", "film", "full", "lora", "product", "scratch"),
     )
+
+
+def test_a_model_from_scratch_begins_by_copying_the_last_frame(base: VideoDenoiser) -> None:
+    _, _, condition, moves = example(base)
+    noisy, sigma = torch.randn(2, F, CHANNELS, 4, 4), torch.full((2, F), torch.inf)
+    found = build("scratch", base).x0(base, noisy, sigma, condition, moves)
+    torch.testing.assert_close(found, condition.clean[:, :1].expand(-1, F, -1, -1, -1))
+    with pytest.raises(ValueError, match="change is 0"):
+        scratch.Config(change=0.0)
+
+
+@pytest.mark.parametrize("change", [None, 0.1])
+def test_a_change_of_what_the_base_predicts_is_in_the_units_in_which_it_was_trained(
+    base: VideoDenoiser, monkeypatch: pytest.MonkeyPatch, change: float | None
+) -> None:
+    monkeypatch.setattr(base, "spec", replace(base.spec, change=change))
+    noisy, sigma, condition, _ = example(base)
+    levels = saving.clean_levels(sigma, condition)
+    latents, ones = torch.randn(noisy.shape), torch.ones_like(noisy)
+    moved = base.x0(noisy, sigma, condition)
+    before = diffusion.frame_errors(base, moved, moved, sigma, condition)
+    after = diffusion.frame_errors(base, moved + saving.as_change(base, ones, levels), moved, sigma, condition)
+    torch.testing.assert_close(before, torch.zeros(2, F))
+    torch.testing.assert_close(after, torch.ones(2, F) * (condition.clean_mask == 0))
+    assert bool(diffusion.frame_errors(base, moved, latents, sigma, condition)[:, 1:].gt(0.1).all())

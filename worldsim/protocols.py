@@ -224,6 +224,7 @@ class DenoiserSpec:
     told_fps: bool = False  # whether the network is told fps
     group: int = 1  # F, or F - 1 after a lone first latent frame, is a multiple of it
     in_place: bool = False  # given frames are told by their latents alone, each encoded by itself, put in place
+    change: float | None = None  # mean squared, of a latent from frame to frame: errors weigh by `diffusion.filtering`
 
 
 @dataclass(frozen=True)

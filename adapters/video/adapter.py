@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.checkpoint import check_same, write_tensors
-from worldsim.diffusion import spread
+from worldsim.diffusion import filtering, spread
 from worldsim.files import atomic_write_json
 from worldsim.protocols import ActionSpec, Condition, FrozenDenoiser, Moves
 
@@ -198,10 +198,20 @@ def as_x0(base: FrozenDenoiser, output: Tensor, noisy: Tensor, sigma: Tensor) ->
 
 
 def as_change(base: FrozenDenoiser, output: Tensor, sigma: Tensor) -> Tensor:
-    """By how much x0 changes when this is added to the base's own output."""
+    """By how much x0 changes when this is added to the base's own output, or, where the base says by how much latents
+    change (`spec.change`), in units of what a Kalman filter over the frames leaves unsure of x0."""
     kind: Any = base.spec.kind
+    if base.spec.change is not None:
+        return spread(prior(sigma, base.spec.change)[1], output) * output
     alpha, s = (spread(part, output) for part in base.schedule.native(sigma.float()))
     return diffusion.to_x0(kind, output, torch.zeros_like(output), alpha, s)
+
+
+def prior(sigma: Tensor, change: float) -> tuple[Tensor, Tensor]:
+    """Variance of frames before they are observed, and deviation of x0 after, [B, F]; see `diffusion.filtering`."""
+    alpha, s = diffusion.level(sigma.float())
+    variance = filtering.variances(alpha, s, change)
+    return variance, filtering.deviations(alpha, s, variance)
 
 
 def keep_given(found: Tensor, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from worldsim.adapters.video.adapter import VideoAdapter, as_x0, bound, clean_levels, keep_given
+from worldsim import diffusion
+from worldsim.adapters.video.adapter import VideoAdapter, as_x0, bound, clean_levels, keep_given, prior
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
+from worldsim.diffusion import filtering, spread
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, FrozenDenoiser, Moves
 
 
 @dataclass(frozen=True)
 class Config:
-    """The network."""
+    """The network, and from where it begins."""
 
     size: Size = field(default_factory=Size)
+    change: float | None = 0.02
+    """Mean squared, of a latent from frame to frame: the network adds to what a Kalman filter over the frames tells of
+    each, and begins by copying the last; None: it predicts what the base does, from nothing, as in AVID's paper."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a change that cannot be."""
+        if self.change is not None and not self.change > 0:
+            raise ValueError(f"change is {self.change}, it must be more than 0, or None")
 
 
 class Scratch(VideoAdapter):
@@ -24,13 +35,24 @@ class Scratch(VideoAdapter):
     def __init__(self, config: Config, base: DenoiserSpec, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()
         self.config = config
-        self.network = ActionTransformer(config.size, base, action, actions_per_frame, inputs(base), base.channels)
+        wide = inputs(base, config.change is not None)
+        self.network = ActionTransformer(config.size, base, action, actions_per_frame, wide, base.channels)
+        if config.change is not None:
+            torch.nn.init.zeros_(self.network.output.weight)
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
         """What the network predicts."""
         sigma = clean_levels(sigma, condition)
-        found = self.network(seen(noisy, condition), sigma, moves)
-        return keep_given(as_x0(base, found, noisy, sigma), noisy, sigma, condition)
+        change = self.config.change
+        if change is None:
+            found = as_x0(base, self.network(seen(noisy, condition), sigma, moves), noisy, sigma)
+            return keep_given(found, noisy, sigma, condition)
+        known = torch.where(spread(condition.clean_mask > 0, noisy), condition.clean, noisy).float()
+        (alpha, s), (variance, deviation) = diffusion.level(sigma.float()), prior(sigma, change)
+        mean = filtering.means(known, alpha, s, variance)
+        added = self.network(seen(noisy, condition, mean.to(noisy.dtype)), sigma, moves)
+        found = filtering.updated(known, alpha, s, mean, variance) + spread(deviation, noisy) * added
+        return keep_given(found, noisy, sigma, condition)
 
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Scratch:

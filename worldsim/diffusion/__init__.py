@@ -7,7 +7,14 @@ variance preserving, exploding (EDM) or rectified flow, is the same thing times 
 converted at its door.
 """
 
-from worldsim.diffusion.clips import clip_levels, denoising_errors, frame_errors, put_in_place, sample_clips
+from worldsim.diffusion.clips import (
+    clip_levels,
+    denoising_errors,
+    frame_errors,
+    loss_weights,
+    put_in_place,
+    sample_clips,
+)
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
@@ -38,6 +45,7 @@ __all__ = [
     "from_x0",
     "heun",
     "level",
+    "loss_weights",
     "pack",
     "put_in_place",
     "ratio",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from worldsim import keys
+from worldsim.diffusion import filtering
 from worldsim.diffusion.parameterisation import add_noise, spread, weight
 from worldsim.diffusion.samplers import Method, sample
 from worldsim.diffusion.steered import Denoising
@@ -71,7 +70,6 @@ def denoising_errors(
     free = ((condition.clean_mask == 0) & later).to(latents.dtype)
     if not bool((free.sum(1) > 0).all()):
         raise ValueError(f"all {latents.shape[1]} latent frames are given: none is left to be judged, give fewer")
-    kind: Any = denoiser.spec.kind
     native, plain = [], []
     for number, value in enumerate(sigma.tolist()):
         noise = keys.normal(keys.fold(key.to(latents.device), number), latents.shape[1:], latents.dtype)
@@ -79,8 +77,8 @@ def denoising_errors(
         found = denoiser.x0(add_noise(latents, noise, levels), levels, condition)
         error = (found - latents).square().flatten(2).mean(2)  # [B, F]
         plain.append((error * free).sum(1) / free.sum(1))
-        alpha, s = denoiser.schedule.native(levels[:, 0])
-        native.append(plain[-1] * weight(kind, alpha, s))
+        held = torch.where(condition.clean_mask > 0, 0.0, levels)
+        native.append((error * loss_weights(denoiser, held) * free).sum(1) / free.sum(1))
     return torch.stack(native, 1), torch.stack(plain, 1)
 
 
@@ -89,12 +87,24 @@ def frame_errors(
 ) -> Tensor:
     """The loss native to the model of x0 [B, F, C, h, w] that was found at levels sigma [B, F]: [B, F].
 
-    The squared error of the output that would have meant it, the mean over a frame; 0 where frames are given.
+    The mean over a frame, weighed by `loss_weights`; 0 where frames are given.
     """
-    kind: Any = denoiser.spec.kind
     sigma = torch.where(condition.clean_mask > 0, 0.0, sigma.float())
+    return (found.float() - latents.float()).square().flatten(2).mean(2) * loss_weights(denoiser, sigma)
+
+
+def loss_weights(denoiser: Denoising, sigma: Tensor) -> Tensor:
+    """What a squared error of x0 weighs in the loss that is native to the model, at levels sigma [B, F]; 0 at 0.
+
+    The squared error of its output, or (`spec.change`) that of x0 over what a Kalman filter over the frames leaves
+    unsure of it.
+    """
+    kind, change = denoiser.spec.kind, denoiser.spec.change
     alpha, s = denoiser.schedule.native(sigma)
-    return (found.float() - latents.float()).square().flatten(2).mean(2) * weight(kind, alpha, s)
+    if change is None:
+        return weight(kind, alpha, s)  # pyright: ignore[reportArgumentType]
+    unsure = filtering.deviations(alpha, s, filtering.variances(alpha, s, change)).square()
+    return torch.where(s > 0, unsure.clamp_min(torch.finfo(unsure.dtype).tiny).reciprocal(), 0.0)
 
 
 def put_in_place(frames: Tensor, total: int) -> Condition:

@@ -15,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.backbones.video.filtering import combine, means, unsure, variances
+from worldsim.diffusion import filtering
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
 
@@ -45,7 +45,7 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         change: float = 0.02,
     ) -> None:
         """channels, size: of a latent frame [channels, size, size]; seconds: between two frames, unless told; change:
-        mean squared difference of the latents of two frames, see `filtering`.
+        mean squared difference of the latents of two frames, see `diffusion.filtering`.
 
         Raises ValueError for sizes that do not divide.
         """
@@ -86,7 +86,7 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         """The deviation of the flow [B, F] before the network looks, of frames at times [B, F]: a scale for losses."""
         t = time.float() / 1000
         config: Any = self.config
-        return unsure(t, variances(t, float(config.change)))
+        return filtering.unsure(t, filtering.variances(1 - t, t, float(config.change)))
 
     def _run(
         self, noisy: Tensor, time: Tensor, seconds: Tensor | None, kept: Kept | None
@@ -103,8 +103,8 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         angles = rotary_angles(seconds, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
         mask = causal(frames, tokens, noisy.device, before)
         noisy, t = noisy.float(), time.float() / 1000
-        variance = variances(t, float(config.change), kept is not None)
-        mean = means(noisy, t, variance, None if kept is None else kept.last)
+        variance = filtering.variances(1 - t, t, float(config.change), kept is not None)
+        mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.last)
         both = torch.cat([noisy, mean], 2).to(self.dtype)
         x = self.input(rearrange(both, "b f c (y p) (x q) -> b f (y x) (c p q)", p=patch, q=patch))
         told = self.time(torch.cat([waves(t), waves(variance.sqrt())], -1).to(x.dtype))
@@ -117,4 +117,4 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
         x = self.output(self.norm(x) * (1 + scale) + shift)
         added = rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=grid[0], p=patch, q=patch)
-        return combine(noisy, t, mean, variance, added.float()), tuple(new)
+        return filtering.flow(noisy, t, mean, variance, added.float()), tuple(new)

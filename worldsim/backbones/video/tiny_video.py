@@ -58,6 +58,7 @@ class TinyVideo:
             given=MOST,
             fps=1 / float(config.seconds),
             in_place=True,
+            change=float(config.change),
         )
         self.networks = {"transformer": self.transformer, "vae": self.vae}
         self.identity = {"pipeline": PIPELINES[0], "schedule": repr(self.schedule)}

@@ -109,10 +109,12 @@ def _checked_spec(spec: DenoiserSpec) -> DenoiserSpec:
     for name, known in (("kind", get_args(Kind)), ("guidance", GUIDANCE)):
         if getattr(spec, name) not in known:
             raise ValueError(f"the box says {name} is {getattr(spec, name)!r}: it must be one of {', '.join(known)}")
-    if spec.fps is not None:
-        _check_number("fps", spec.fps)
-        if isinstance(spec.fps, str) or not spec.fps > 0:
-            raise ValueError(f"the box says fps is {spec.fps!r}: it must be more than 0")
+    for name in ("fps", "change"):
+        value = getattr(spec, name)
+        if value is not None:
+            _check_number(name, value)
+            if isinstance(value, str) or not value > 0:
+                raise ValueError(f"the box says {name} is {value!r}: it must be more than 0")
     return spec
 
 

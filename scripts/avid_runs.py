@@ -1,0 +1,163 @@
+"""What the jobs of `scripts/avid.py` train and judge: tasks, kinds of adapters, and the same budget for all of them."""
+
+import importlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anonymous import Peak
+from evidence import collected, finished_run, kept
+
+from worldsim.config import parse
+from worldsim.data.read import EpisodeDataset
+from worldsim.jobs import collect, evaluate, evaluate_video, finetune_video, video_fitting
+from worldsim.jobs.measures import psnr
+from worldsim.jobs.video_results import SHORT
+
+JUDGED = "judged.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Episodes with actions, and how clips are cut from them."""
+
+    env: str
+    episodes: int
+    length: int
+    behaviour: str
+    position: tuple[str, ...]
+    gap: int
+    kinds: tuple[str, ...]
+    size: int | None = None
+    seed: int = 11
+
+
+SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
+ABLATIONS = ("avid_afresh", "avid_no_mask", "avid_no_base", "scratch_afresh")
+ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
+TASKS = {
+    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL),
+    "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 64),
+}
+KINDS: dict[str, list[str]] = {
+    "avid": ["--adapter", "avid"],
+    "avid_afresh": ["--adapter", "avid", "--adapter.own", "afresh"],
+    "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
+    "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
+    "scratch": ["--adapter", "scratch"],
+    "scratch_afresh": ["--adapter", "scratch", "--adapter.change", "None"],
+    "experts": ["--adapter", "product"],
+    "action_cfg": ["--adapter", "product", "--adapter.rule", "guidance"],
+    "classifier": ["--adapter", "classifier"],
+    "controlnet": ["--adapter", "controlnet"],
+    "controlnet_lite": ["--adapter", "controlnet", "--adapter.branch", "lite"],
+    "film": ["--adapter", "film"],
+    "lora": ["--adapter", "lora"],
+    "dora": ["--adapter", "lora", "--adapter.dora"],
+    "full": ["--adapter", "full", "--learner.lr", "3e-4"],
+}
+MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
+THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
+FEWEST, OTHERS = 50, (200, 800)
+BUDGET = ["--train.steps", "1500", "--batch", "32", "--frames", "8", "--shown", "2", "--held-out", "64"]
+BUDGET = [*BUDGET, "--frames-per-step", "6"]  # all that are not given, as in the paper
+ONE = ["--train.steps", "1", "--shown", "0"]  # what is wanted is what lies around the training
+
+
+def data(out: Path, name: str) -> Path:
+    """The episodes of a task, those that are judged among them."""
+    task = TASKS[name]
+    importlib.import_module("boxing")
+    config = collect.Config(
+        *(task.env, out / name / "data", task.episodes, task.length, task.behaviour, task.seed), size=task.size
+    )
+    return collected(config)
+
+
+def latents(out: Path, name: str) -> None:
+    """Every frame through the autoencoder once: what all runs of a task share, which no run is to be charged with."""
+    video_fitting.places(EpisodeDataset(data(out, name)), TASKS[name].position)
+    finished_run(finetune_video, [*flags(out, name, FEWEST, "scratch", 0), "--out", str(out / name / "one"), *ONE])
+
+
+def flags(out: Path, name: str, episodes: int, kind: str, seed: int) -> list[str]:
+    """The command line of a run, but for its folder."""
+    size = [
+        "--episodes",
+        str(episodes),
+        "--gap",
+        str(TASKS[name].gap),
+        "--seed",
+        str(seed),
+        "--learner.seed",
+        str(seed),
+    ]
+    shared = ["--latents", str(out / name / "latents"), "--backbone.dtype", "bfloat16", "--no-temporal", "--no-probe"]
+    return [str(data(out, name)), *BUDGET, *size, *shared, *KINDS[kind]]
+
+
+def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
+    """One adapter, trained on so many episodes and judged on those of the test split."""
+    folder, given = out / name / f"{kind}-{episodes}-{seed}", flags(out, name, episodes, kind, seed)
+    memory(out, name, kind)
+    finished_run(finetune_video, [*given, "--out", str(folder)], "latents")
+    judged(out, name, folder)
+    return folder
+
+
+def memory(out: Path, name: str, kind: str) -> float:
+    """GiB of anonymous memory that three updates of a kind take at most, above what the imports took."""
+
+    def measure() -> list[float]:
+        with tempfile.TemporaryDirectory() as folder, Peak() as peak:
+            given = flags(out, name, FEWEST, kind, 0)
+            finished_run(finetune_video, [*given, "--out", f"{folder}/run", *ONE, "--train.steps", "3"], "latents")
+        return [peak.bytes / 2**30]
+
+    return kept(out / name / "memory" / f"{kind}.json", {"budget": BUDGET}, measure)[0]
+
+
+def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
+    """What is measured of every clip, for every way to go on; see `evaluate_video`."""
+    task = TASKS[name]
+    settings = [
+        "--position",
+        *task.position,
+        "--clips",
+        "2",
+        "--shown",
+        "0",
+        "--batch",
+        "32",
+        "--video.fit-clips",
+        "512",
+    ]
+
+    def judge() -> list[Any]:
+        readers = ["--video.reader.folder", str(out / name / "readers")]
+        config = parse(evaluate.Config, [str(folder), *settings, *readers])
+        found = evaluate_video.evaluate(evaluate.adapted_task(config))
+        told: dict[str, Any] = {"episode": found.episode.tolist()}
+        for way in found.frames:
+            measures = {"psnr": None if way.mse is None else psnr(way.mse), "position": way.position, "aer": way.action}
+            measures |= {"ssim": way.ssim}
+            told |= {f"{m}.{SHORT[way.name]}": v.tolist() for m, v in measures.items() if v is not None}
+        for one in found.frechet:
+            if one.of == "frames":
+                for short, distance in zip(one.names, one.distances, strict=True):
+                    told[f"fd.{short}"] = [distance.value, *(distance.draws - distance.draws.mean()).tolist()]
+        return [told]
+
+    return kept(folder / JUDGED, {"settings": settings}, judge)[0]
+
+
+def finished(out: Path, name: str, episodes: int, kind: str, seeds: tuple[int, ...]) -> list[Path]:
+    """The folders of the runs of a kind, [] unless all are judged."""
+    folders = [out / name / f"{kind}-{episodes}-{seed}" for seed in seeds]
+    return folders if all((folder / JUDGED).is_file() for folder in folders) else []
+
+
+def seeds_of(kind: str, episodes: int) -> tuple[int, ...]:
+    """Three where the comparison is closest, one elsewhere."""
+    return (0, 1, 2) if kind in THREE_SEEDS and episodes == FEWEST else (0,)

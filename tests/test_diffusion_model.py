@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.adapter_kinds import SMALL, lively, small_base
 from tests.test_tiny_video import CHANNELS, SIDE
-from tests.test_video_adapters import SMALL, base, lively  # noqa: F401 (a fixture)
 from worldsim import keys
 from worldsim.adapters.video import avid
 from worldsim.backbones.video.denoiser import VideoDenoiser
@@ -23,7 +23,12 @@ ACTION = ActionSpec((-1.0, -1.0), (1.0, 1.0))
 TOKENS = 4  # of 2 x 2 latents: frames are 32 px, latents 4 x 4
 
 
-def model(base: VideoDenoiser, per_step: int, gap: int = 2) -> DiffusionModel:  # noqa: F811
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
+    return small_base(tmp_path_factory.mktemp("tiny"))
+
+
+def model(base: VideoDenoiser, per_step: int, gap: int = 2) -> DiffusionModel:
     spec = ModelSpec(
         action=ACTION,
         image=(1, 3, SIDE, SIDE),
@@ -49,7 +54,7 @@ def seen(frames: int) -> Obs:
 
 
 @pytest.mark.parametrize("per_step", [1, 3])
-def test_it_is_a_world_model(base: VideoDenoiser, per_step: int) -> None:  # noqa: F811
+def test_it_is_a_world_model(base: VideoDenoiser, per_step: int) -> None:
     world, frames = model(base, per_step), 2 if per_step == 1 else 1
     generator = torch.Generator().manual_seed(1)
     n = world.spec.actions_per_step
@@ -57,7 +62,7 @@ def test_it_is_a_world_model(base: VideoDenoiser, per_step: int) -> None:  # noq
     check_world_model(world, seen(frames), past, future, keys.rows(0, 2))
 
 
-def test_a_step_of_three_frames_goes_on_from_the_frames_before_it(base: VideoDenoiser) -> None:  # noqa: F811
+def test_a_step_of_three_frames_goes_on_from_the_frames_before_it(base: VideoDenoiser) -> None:
     world = model(base, 3)
     state = world.encode(seen(1), torch.zeros(2, 0, 6, 2), keys.rows(0, 2))
     rollout = world.rollout(state, torch.rand(2, 2, 6, 2))
@@ -69,7 +74,7 @@ def test_a_step_of_three_frames_goes_on_from_the_frames_before_it(base: VideoDen
     assert torch.equal(world.newest(rollout.latents[:, -1]), pack(newest[:, None]))
 
 
-def test_the_same_key_draws_the_same_clip_and_another_another(base: VideoDenoiser) -> None:  # noqa: F811
+def test_the_same_key_draws_the_same_clip_and_another_another(base: VideoDenoiser) -> None:
     world, action = model(base, 1), torch.zeros(2, 2, 2)
     state = world.encode(seen(2), torch.zeros(2, 1, 2, 2), keys.rows(0, 2))
     one, two = (world.step(state, action).latent for _ in range(2))
@@ -78,7 +83,7 @@ def test_the_same_key_draws_the_same_clip_and_another_another(base: VideoDenoise
     assert not torch.allclose(one, other, atol=1e-2)
 
 
-def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:  # noqa: F811
+def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:
     world = model(base, 1)
     with pytest.raises(ValueError, match=r"a model step of 5 frames and 2 actions does not fit clips of 5 frames"):
         DiffusionModel(replace(world.spec, frames_per_step=5), base, world.adapter, 5, Sampling())
@@ -107,7 +112,7 @@ class Recorded(torch.nn.Module):
 
 @pytest.mark.parametrize("per_step", [1, 2])
 def test_every_step_is_told_its_own_actions_and_those_between_the_frames_before_it(
-    base: VideoDenoiser,  # noqa: F811
+    base: VideoDenoiser,
     per_step: int,
 ) -> None:
     world = model(base, per_step, gap=2)

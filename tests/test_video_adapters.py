@@ -3,91 +3,27 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.test_tiny_video import CHANNELS, SIDE, F, parts
+from tests.adapter_kinds import ACTION, KINDS, PER_FRAME, SMALL, STARTS_AS_BASE, build, example, lively, small_base
+from tests.test_tiny_video import CHANNELS, SIDE, F
 from worldsim import diffusion, registry
 from worldsim.adapters.video import adapter as saving
-from worldsim.adapters.video import avid, classifier, controlnet, film, full, lora, network, product, scratch
+from worldsim.adapters.video import avid, scratch
 from worldsim.adapters.video.conditioning import leading
-from worldsim.backbones import video
-from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.contracts import ContractError, check_denoiser_adapter
-from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, Moves
-
-SMALL = network.Size(hidden=24, depth=2, heads=2)
-ACTION, PER_FRAME = ActionSpec((-1.0, -2.0), (1.0, 2.0)), 3
-KINDS: dict[str, tuple[Any, Any]] = {
-    "avid": (avid, avid.Config(SMALL)),
-    "afresh": (avid, avid.Config(SMALL, own="afresh")),
-    "no mask": (avid, avid.Config(SMALL, mask=False)),
-    "no base input": (avid, avid.Config(SMALL, base_input=False)),
-    "scratch": (scratch, scratch.Config(SMALL)),
-    "scratch from nothing": (scratch, scratch.Config(SMALL, change=None)),
-    "experts": (product, product.Config(SMALL)),
-    "guidance": (product, product.Config(SMALL, "guidance")),
-    "classifier": (classifier, classifier.Config(SMALL)),
-    "film": (film, film.Config(16)),
-    "lora": (lora, lora.Config(4, width=16)),
-    "dora": (lora, lora.Config(4, dora=True, width=16)),
-    "full": (full, full.Config(16)),
-    "controlnet": (controlnet, controlnet.Config(width=16)),
-    "controlnet lite": (controlnet, controlnet.Config("lite", size=SMALL)),
-}
-STARTS_AS_BASE = {
-    "avid",
-    "no base input",
-    "no mask",
-    "guidance",
-    "film",
-    "lora",
-    "dora",
-    "full",
-    "controlnet",
-    "controlnet lite",
-}
+from worldsim.protocols import Condition, DenoiserSpec, Moves
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
-    folder = tmp_path_factory.mktemp("tiny") / "video"
-    tiny_video.save(*parts(), folder)
-    return video.build(video.Config(str(folder)))
-
-
-def build(kind: str, base: VideoDenoiser, seed: int = 0) -> Any:
-    module, config = KINDS[kind]
-    torch.manual_seed(seed)
-    return module.build(config, base, ACTION, PER_FRAME)
-
-
-def lively(adapter: torch.nn.Module) -> None:
-    """As after some training: nothing is zero."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in adapter.parameters():
-            if weight.requires_grad:
-                weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
-
-
-def example(base: VideoDenoiser, rows: int = 2) -> tuple[Tensor, Tensor, Condition, Moves]:
-    """Noisy latents, levels, a first frame that is given, actions."""
-    generator = torch.Generator().manual_seed(0)
-    condition = base.condition(torch.rand(rows, 1, 3, SIDE, SIDE, generator=generator) * 2 - 1, F)
-    noisy = torch.randn(rows, F, CHANNELS, 4, 4, generator=generator)
-    action = torch.rand(rows, F - 1, PER_FRAME, 2, generator=generator) * 2 - 1
-    return noisy, torch.full((rows, F), 1.5), condition, Moves(action, torch.ones(rows, dtype=torch.bool))
+    return small_base(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,61 +167,6 @@ def test_a_base_in_bfloat16_is_entered_without_another_time(base: VideoDenoiser,
     adapter, (noisy, sigma, condition, moves) = build(kind, low), example(base)
     found, due = adapter.x0(low, noisy, sigma, condition, moves), low.x0(noisy, sigma, condition)
     assert torch.allclose(found, due, atol=0.05 if kind == "dora" else 0.0), "DoRA divides by lengths that it rounds"
-
-
-def test_lora_opens_in_plain_peft(base: VideoDenoiser, tmp_path: Path) -> None:
-    adapter, (noisy, sigma, _, _) = build("lora", base), example(base)
-    lively(adapter)
-    adapter.save_pretrained(tmp_path)
-    plain: Any = PeftModel.from_pretrained(parts()[1].eval(), str(tmp_path))
-    time = base.schedule.time(sigma)
-    assert torch.allclose(plain(noisy, time), adapter.peft(noisy, time), atol=1e-6)
-    assert not torch.allclose(plain(noisy, time), base.network(noisy, time), atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_saved_is_the_adapter_alone_and_comes_back_for_its_base_only(
-    base: VideoDenoiser, kind: str, tmp_path: Path
-) -> None:
-    adapter, (noisy, sigma, condition, moves) = build(kind, base), example(base)
-    lively(adapter)
-    adapter.save_pretrained(tmp_path)
-    again = type(adapter).from_pretrained(tmp_path, base)
-    due = adapter.x0(base, noisy, sigma, condition, moves)
-    assert torch.equal(again.x0(base, noisy, sigma, condition, moves), due)
-    learned = sum(part.numel() for part in adapter.parameters() if part.requires_grad)
-    saved = sum(part.numel() for part in load_file(tmp_path / "adapter.safetensors").values())
-    assert 0 <= saved - learned <= 1
-    again.requires_grad_(False).save_pretrained(tmp_path / "again")  # as that of a loaded run is
-    assert (tmp_path / "again/adapter.safetensors").read_bytes() == (tmp_path / "adapter.safetensors").read_bytes()
-    told = json.loads((tmp_path / "config.json").read_text())
-    told["worldsim_video_adapter"]["base"] = "another"
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match="was trained with the video model another"):
-        type(adapter).from_pretrained(tmp_path, base)
-
-
-def test_what_is_pushed_to_the_hub_is_what_is_saved(
-    base: VideoDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Hub:
-        """Stands for the hub, where there is no network."""
-
-        def create_repo(self, repository: str, private: bool, exist_ok: bool) -> str:
-            assert repository == "owner/name" and private and exist_ok
-            return "https://hub/owner/name"
-
-        def upload_folder(self, repo_id: str, folder_path: str, commit_message: str) -> None:
-            shutil.copytree(folder_path, tmp_path / repo_id)
-
-    monkeypatch.setattr(saving, "HfApi", Hub)
-    monkeypatch.setattr(saving, "snapshot_download", lambda name, **_: str(tmp_path / name))
-    adapter, (noisy, sigma, condition, moves) = build("avid", base), example(base)
-    lively(adapter)
-    assert adapter.push_to_hub("owner/name", private=True) == "https://hub/owner/name"
-    again = avid.Avid.from_pretrained("owner/name", base)
-    due = adapter.x0(base, noisy, sigma, condition, moves)
-    assert torch.equal(again.x0(base, noisy, sigma, condition, moves), due)
 
 
 def test_a_latent_frame_is_told_the_actions_that_led_to_it() -> None:

@@ -52,6 +52,9 @@ class Config:
     """Frames of the data between two of a clip; pretraining drew 1 to 4."""
     episodes: int = 96
     steps: int = 20
+    eta: float = 1.0
+    """Noise that is drawn anew at each step, as what a small network gets wrong is then mended by the next; 0 left dirt
+    on films of training episodes."""
     fit_clips: int = 256
     seed: int = 0
     device: str = "cpu"
@@ -74,6 +77,7 @@ def evaluated(config: Config, name: str) -> VideoEvaluation:
         gap=config.gap,
         episodes=config.episodes,
         steps=config.steps,
+        eta=config.eta,
         fit_clips=config.fit_clips,
         random_init=True,
     )

@@ -50,7 +50,7 @@ class Config:
     """Of the data that is collected."""
     autoencoder_steps: int = 6000
     autoencoder_batch: int = 32
-    steps: int = 7000
+    steps: int = 4500
     batch: int = 32
     minutes: float = 100.0
     """The most that each of the two trainings takes."""

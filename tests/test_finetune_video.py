@@ -32,6 +32,7 @@ from worldsim.models.diffusion import DiffusionModel
 from worldsim.protocols import ActionSpec
 
 SMALL = ["--adapter.size.hidden", "24", "--adapter.size.depth", "2", "--adapter.size.heads", "2"]
+SMALL = [*SMALL, "--adapter.size.local.channels", "8"]
 SHORT = ["--train.steps", "6", "--learner.held-out-steps", "3", "--train-heads.steps", "3", "--batch", "4"]
 CLIPS = ["--frames", "5", "--held-out", "4", "--shown", "1", "--sampling.steps", "2"]
 

@@ -39,7 +39,7 @@ def config_in(folder: Path) -> pretrain_video.Config:
         frames=3,
         gaps=(1, 2),
         batch=2,
-        transformer=Transformer(patch=2, hidden=24, depth=1, heads=2, mlp_ratio=2),
+        transformer=Transformer(2, 24, 1, 2, 2, local=8, local_blocks=(1, 1)),
         autoencoder=autoencoder.Config(SMALL, batch=2, optimizer=optimizer),
         autoencoder_train=train.Config(steps=2, checkpoint_steps=1),
         learner=video_diffusion.Config(optimizer=optimizer),

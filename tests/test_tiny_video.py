@@ -22,10 +22,11 @@ from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.contracts import check_denoiser
 
 CHANNELS, SIDE, F = 4, 32, 3
+LOCAL: Any = {"local": 8, "local_blocks": (1, 1)}
 
 
 def network() -> BlockCausalTransformer:
-    return lively(seeded(lambda: BlockCausalTransformer(CHANNELS, size=4, hidden=48, depth=2, heads=2)))
+    return lively(seeded(lambda: BlockCausalTransformer(CHANNELS, size=4, hidden=48, depth=2, heads=2, **LOCAL)))
 
 
 def parts(channels: int = CHANNELS) -> tuple[AutoencoderKL, BlockCausalTransformer, FlowMatchEulerDiscreteScheduler]:

@@ -22,7 +22,7 @@ SCHEDULE = diffusion.RF(2.0)
 def network() -> BlockCausalTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return BlockCausalTransformer(CHANNELS, SIDE, patch=1, hidden=24, depth=1, heads=2, mlp_ratio=2)
+        return BlockCausalTransformer(CHANNELS, SIDE, 1, 24, 1, 2, 2, local=8, local_blocks=(1, 1))
 
 
 def clips(step: int) -> Tensor:

@@ -25,6 +25,7 @@ from worldsim.diffusion.frames import fresh_latents, latent_frames
 from worldsim.jobs import serve_backbone
 from worldsim.keys import rows
 from worldsim.models.diffusion import DiffusionModel, Sampling
+from worldsim.nets.local import Local
 from worldsim.protocols import ActionSpec, Condition, ModelSpec, Moves, Obs
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -194,7 +195,7 @@ def test_it_is_served_with_its_schedule_and_the_null_prompt(made: Made) -> None:
         server.server_close()
 
 
-SIZE = Size(hidden=24, depth=2, heads=2)
+SIZE = Size(hidden=24, depth=2, heads=2, local=Local(8, 1, 1))
 ADAPTERS: dict[str, tuple[Any, Any]] = {
     "avid": (avid, avid.Config(SIZE)),
     "film": (film, film.Config(8)),

@@ -45,12 +45,14 @@ class Avid(VideoAdapter):
             config.size, base, action, actions_per_frame, wide, base.channels + int(config.mask)
         )
         with torch.no_grad():
-            if config.mask:  # the rows of the mask alone: (c p q) has its channel last
-                area = self.network.patch**2
-                self.network.output.weight[-area:] = 0
-                self.network.output.bias[-area:] = config.mask_bias
+            head = self.network.around.head.conv
+            assert head.bias is not None
+            head.bias.zero_()
+            if config.mask:  # its channel is the last
+                head.weight[-1:] = 0
+                head.bias[-1:] = config.mask_bias
             if self.starts_as_base:
-                self.network.output.weight.zero_()
+                head.weight.zero_()
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
         """The mixture, in float32."""

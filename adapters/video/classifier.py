@@ -42,7 +42,7 @@ class Classifier(VideoAdapter):
         super().__init__()
         self.config, self.candidates, self.base, self.action = config, config.weights, base, action
         self.network = ActionTransformer(config.size, base, action, actions_per_frame, inputs(base), 1)
-        del self.network.output, self.network.last
+        self.network.tokens_alone()
         self.embedding: ActionEmbedding = self.network.action.requires_grad_(False)  # told nothing: it is what is read
         self.embedding.null.requires_grad_(True)
         entries = self.embedding.entries

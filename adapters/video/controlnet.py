@@ -121,7 +121,7 @@ class ControlNetLite(VideoAdapter):
         super().__init__()
         self.config, size = config, config.size
         self.network = ActionTransformer(size, base.spec, action, actions_per_frame, inputs(base.spec), 1)
-        del self.network.output, self.network.last
+        self.network.tokens_alone()
         sites = base.sites
         places = torch.linspace(0, len(sites) - 1, size.depth + 1).round().long()[:-1].tolist()
         self.sites = [sites[place] for place in places]

@@ -7,16 +7,16 @@ The actions that led to a frame are concatenated with its noise level and modula
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.adapters.video.conditioning import ActionEmbedding
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
+from worldsim.nets.local import Around, Local
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, Moves
 
 PIXELS = 16  # of a token
@@ -27,10 +27,12 @@ SECONDS = 0.5  # between two latent frames, as rotary positions are told: their 
 class Size:
     """How large the network is."""
 
-    hidden: int = 96
-    depth: int = 3
+    hidden: int = 64
+    depth: int = 2
     heads: int = 2
     mlp_ratio: int = 4
+    local: Local = field(default_factory=lambda: Local(32, 1, 2))
+    """Convolutions around the transformer."""
     patch: int | None = None
     """Latents of a token, up and across; None: as many as are 16 pixels, or what divides all frames of the base."""
     causal: bool = True
@@ -58,15 +60,13 @@ class ActionTransformer(nn.Module):
         super().__init__()
         self.size, width = size, size.hidden
         self.patch = size.patch or math.gcd(max(1, PIXELS // base.stride), max(1, base.multiple // base.stride))
-        area = self.patch**2
-        self.input = nn.Linear(inputs * area, width)
+        self.around = Around(size.local, inputs, outputs, self.patch, width, 2 * width)
         self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.action = ActionEmbedding(base, action, actions_per_frame, width)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, 6 * width))
         self.blocks = nn.ModuleList(FrameBlock(width, size.heads, size.mlp_ratio) for _ in range(size.depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.last = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, 2 * width))
-        self.output = nn.Linear(width, outputs * area)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -76,29 +76,36 @@ class ActionTransformer(nn.Module):
 
     def forward(self, maps: Tensor, sigma: Tensor, moves: Moves) -> Tensor:
         """sigma [B, F]. Raises ValueError for maps that patches do not divide."""
-        x = self.tokens(maps, sigma, moves)[-1]
-        told = self._told(sigma, moves, x)
+        told = self._told(sigma, moves, maps)
+        found, fine = self._run(maps, told)
         shift, scale = self.last(told)[:, :, None].chunk(2, -1)
-        x = self.output(self.norm(x) * (1 + scale) + shift)
-        p, rows = self.patch, maps.shape[3] // self.patch
-        return rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=rows, p=p, q=p).float()
+        return self.around.maps(self.norm(found[-1]) * (1 + scale) + shift, fine, told).float()
 
     def tokens(self, maps: Tensor, sigma: Tensor, moves: Moves) -> list[Tensor]:
         """The tokens [B, F, N, D] after each block."""
+        return self._run(maps, self._told(sigma, moves, maps))[0]
+
+    def tokens_alone(self) -> None:
+        """Drop what only `forward` needs."""
+        del self.last
+        self.around.tokens_alone()
+
+    def _run(self, maps: Tensor, told: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The tokens after each block, and the maps that they came from."""
         p, (frames, _, height, width) = self.patch, maps.shape[1:]
         if height % p or width % p:
             raise ValueError(f"latents are {height} x {width}; patches of {p} must divide them (--adapter.size.patch)")
         layout = Layout((height // p, width // p))
-        x = self.input(rearrange(maps, "b f c (y p) (x q) -> b f (y x) (c p q)", p=p, q=p))
+        x, fine = self.around.tokens(maps, told)
         at = torch.arange(frames, device=maps.device) * SECONDS
         angles = rotary_angles(at.expand(len(maps), -1), layout, self.size.hidden // self.size.heads).flatten(1, 2)
         mask = causal(frames, layout.tokens, maps.device) if self.size.causal else None
-        modulation = self.modulation(self._told(sigma, moves, x)).unflatten(-1, (6, -1))
+        modulation = self.modulation(told).unflatten(-1, (6, -1))
         found = []
         for block in self.blocks:
             x, _ = cast(FrameBlock, block)(x, modulation, angles, mask)
             found.append(x)
-        return found
+        return found, fine
 
     def _told(self, sigma: Tensor, moves: Moves, like: Tensor) -> Tensor:
         """[B, F, 2 D]: the level as an angle from 0 (clean) to 1 (noise alone), beside the actions."""

@@ -38,7 +38,8 @@ class Scratch(VideoAdapter):
         wide = inputs(base, config.change is not None)
         self.network = ActionTransformer(config.size, base, action, actions_per_frame, wide, base.channels)
         if config.change is not None:
-            torch.nn.init.zeros_(self.network.output.weight)
+            for zero in self.network.around.head.parameters():
+                torch.nn.init.zeros_(zero)
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
         """What the network predicts."""

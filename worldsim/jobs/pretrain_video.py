@@ -33,10 +33,14 @@ class Transformer:
 
     patch: int = 4
     """Latents of a token, up and across."""
-    hidden: int = 256
-    depth: int = 6
-    heads: int = 4
+    hidden: int = 192
+    depth: int = 4
+    heads: int = 3
     mlp_ratio: int = 4
+    local: int = 64
+    """Channels of the convolutions around the transformer."""
+    local_blocks: tuple[int, int] = (2, 4)
+    """Of them before and after it."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,7 @@ def _transformer(config: Config, size: int) -> BlockCausalTransformer:
     """The new network. Raises ValueError for sizes that do not divide."""
     torch.manual_seed(config.seed)
     own, shape = config.transformer, config.autoencoder.architecture
+    sizes = (own.patch, own.hidden, own.depth, own.heads, own.mlp_ratio)
     return BlockCausalTransformer(
-        shape.channels, size // shape.patch, own.patch, own.hidden, own.depth, own.heads, own.mlp_ratio
+        shape.channels, size // shape.patch, *sizes, local=own.local, local_blocks=own.local_blocks
     )

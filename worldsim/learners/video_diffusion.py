@@ -28,13 +28,13 @@ BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of t, the share of noise: the loss is log
 class Config:
     """How a video diffusion model is trained."""
 
-    continued: float = 0.5
+    continued: float = 0.95
     """Share of the clips that go on from clean first frames; the others have a level of its own for every frame."""
     given: int = 4
     """The most clean first frames; how many is drawn for each clip."""
     shared: float = 0.5
     """Share of the continued clips whose other frames have one level in common."""
-    optimizer: averaged.Config = field(default_factory=lambda: averaged.Config(lr=1.5e-3, weight_decay=0.01, ema=0.999))
+    optimizer: averaged.Config = field(default_factory=lambda: averaged.Config(lr=2e-3, weight_decay=0.01, ema=0.999))
     seed: int = 0
 
     def __post_init__(self) -> None:

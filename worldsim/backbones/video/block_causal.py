@@ -12,20 +12,21 @@ from typing import Any, cast
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.diffusion import filtering
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
+from worldsim.nets.local import Around, Local
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Of t clean frames: keys and values, [B, heads, t N, head] of every block, and the last frame."""
+    """Of t clean frames: keys and values, [B, heads, t N, head] of every block, and the last two frames."""
 
     parts: tuple[tuple[Tensor, Tensor], ...]
     last: Tensor  # [B, C, h, w]
+    before: Tensor  # [B, C, h, w], what the one before it was
 
 
 class BlockCausalTransformer(ModelMixin, ConfigMixin):
@@ -43,28 +44,30 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         mlp_ratio: int = 4,
         seconds: float = 0.5,
         change: float = 0.02,
+        local: int = 64,
+        local_blocks: tuple[int, int] = (2, 4),
     ) -> None:
         """channels, size: of a latent frame [channels, size, size]; seconds: between two frames, unless told; change:
-        mean squared difference of the latents of two frames, see `diffusion.filtering`.
+        mean squared difference of the latents of two frames, see `diffusion.filtering`; local: channels of
+        the convolutions around the transformer; local_blocks: of them before and after it.
 
         Raises ValueError for sizes that do not divide.
         """
         super().__init__()
         if size % patch or hidden % heads:
             raise ValueError(f"size {size} must be a multiple of patch {patch}, hidden {hidden} of heads {heads}")
-        self.input = nn.Linear(2 * channels * patch**2, hidden)
+        self.around = Around(Local(local, *local_blocks), 3 * channels, channels, patch, hidden, hidden)
         self.time = nn.Sequential(nn.Linear(4 * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.modulation = nn.Linear(hidden, 6 * hidden)
         self.blocks = nn.ModuleList(FrameBlock(hidden, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
         self.last = nn.Parameter(torch.randn(2, hidden) / hidden**0.5)
-        self.output = nn.Linear(hidden, channels * patch**2)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for zero in (self.modulation, self.output):
-            nn.init.zeros_(zero.weight)
+        for zero in (self.modulation.weight, self.around.head.conv.weight, self.around.head.conv.bias):
+            nn.init.zeros_(cast(Tensor, zero))
 
     def forward(self, noisy: Tensor, time: Tensor, seconds: Tensor | None = None, kept: Kept | None = None) -> Tensor:
         """Flow [B, F, C, h, w] of noisy latents at times [B, F] in [0, 1000]; seconds [B, F] of the frames.
@@ -77,10 +80,14 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         """Keys and values of clean frames [B, F, C, h, w], after those that are kept already."""
         _, new = self._run(clean, clean.new_zeros(clean.shape[:2]), seconds, kept)
         last = clean[:, -1].float()
+        if clean.shape[1] > 1:
+            before = clean[:, -2].float()
+        else:
+            before = torch.zeros_like(last) if kept is None else kept.last
         if kept is None:
-            return Kept(new, last)
+            return Kept(new, last, before)
         pairs = zip(kept.parts, new, strict=True)
-        return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs), last)
+        return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs), last, before)
 
     def unsure(self, time: Tensor) -> Tensor:
         """The deviation of the flow [B, F] before the network looks, of frames at times [B, F]: a scale for losses."""
@@ -92,9 +99,8 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         self, noisy: Tensor, time: Tensor, seconds: Tensor | None, kept: Kept | None
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
         config: Any = self.config
-        patch = int(config.patch)
         rows, frames, _, height, width = noisy.shape
-        grid = (height // patch, width // patch)
+        grid = (height // int(config.patch), width // int(config.patch))
         tokens = grid[0] * grid[1]
         before = 0 if kept is None else kept.parts[0][0].shape[2] // tokens
         if seconds is None:
@@ -103,11 +109,9 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         angles = rotary_angles(seconds, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
         mask = causal(frames, tokens, noisy.device, before)
         noisy, t = noisy.float(), time.float() / 1000
-        variance = filtering.variances(1 - t, t, float(config.change), kept is not None)
-        mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.last)
-        both = torch.cat([noisy, mean], 2).to(self.dtype)
-        x = self.input(rearrange(both, "b f c (y p) (x q) -> b f (y x) (c p q)", p=patch, q=patch))
-        told = self.time(torch.cat([waves(t), waves(variance.sqrt())], -1).to(x.dtype))
+        variance, mean, before_it = self._past(noisy, t, kept)
+        told = self.time(torch.cat([waves(t), waves(variance.sqrt())], -1).to(self.dtype))
+        x, fine = self.around.tokens(torch.cat([noisy, mean, before_it], 2).to(self.dtype), told)
         modulation = self.modulation(told).unflatten(-1, (6, -1))
         new: list[tuple[Tensor, Tensor]] = []
         for i, block in enumerate(self.blocks):
@@ -115,6 +119,13 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             x, own = cast(FrameBlock, block)(x, modulation, angles, mask, past)
             new.append(own)
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
-        x = self.output(self.norm(x) * (1 + scale) + shift)
-        added = rearrange(x, "b f (y x) (c p q) -> b f c (y p) (x q)", y=grid[0], p=patch, q=patch)
+        added = self.around.maps(self.norm(x) * (1 + scale) + shift, fine, told)
         return filtering.flow(noisy, t, mean, variance, added.float()), tuple(new)
+
+    def _past(self, noisy: Tensor, t: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Variance [B, F] and mean [B, F, C, h, w] of each frame by those before it, and the mean of the one before."""
+        config: Any = self.config
+        variance = filtering.variances(1 - t, t, float(config.change), kept is not None)
+        mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.last)
+        first = torch.zeros_like(mean[:, :1]) if kept is None else kept.before[:, None]
+        return variance, mean, torch.cat([first, mean[:, :-1]], 1)

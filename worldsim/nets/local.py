@@ -1,0 +1,93 @@
+"""Convolutions around a transformer over patches: what is the same wherever it happens, which patches learn slowly.
+
+A patch has to learn how a thing looks and moves at every place in it anew, convolutions have to learn it once. They
+work on the maps before tokens are made of them, and after tokens are maps again (U-ViT, Bao et al. 2023, ends so, too).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Local:
+    """How many convolutions there are, and how wide."""
+
+    channels: int = 64
+    before: int = 2
+    """Blocks of two before the transformer."""
+    after: int = 4
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that cannot be."""
+        if self.channels < 1 or self.before < 0 or self.after < 0:
+            raise ValueError(
+                f"local has channels {self.channels}, before {self.before}, after {self.after}: channels must be 1 or "
+                "more, the others 0 or more"
+            )
+
+
+class Conv(nn.Module):
+    """A 3 x 3 convolution of maps [N, h, w, C], channels last."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, h, w, C']."""
+        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class LocalBlock(nn.Module):
+    """Two convolutions beside maps, shifted and scaled by what each frame is told."""
+
+    def __init__(self, channels: int, told: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, elementwise_affine=False)
+        self.told = nn.Linear(told, 2 * channels)
+        self.first, self.second = Conv(channels, channels), Conv(channels, channels)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Maps [N, h, w, C], told [N, D]."""
+        shift, scale = self.told(told)[:, None, None].chunk(2, -1)
+        return x + self.second(F.gelu(self.first(self.norm(x) * (1 + scale) + shift), approximate="tanh"))
+
+
+class Around(nn.Module):
+    """From maps [B, F, C, h, w] to tokens [B, F, N, D], and from tokens to maps of other channels."""
+
+    def __init__(self, size: Local, inputs: int, outputs: int, patch: int, hidden: int, told: int) -> None:
+        """patch: places of a token, up and across; hidden: D; told: width of what each frame is told."""
+        super().__init__()
+        self.patch, wide = patch, size.channels
+        self.stem, self.head = Conv(inputs, wide), Conv(wide, outputs)
+        self.before = nn.ModuleList(LocalBlock(wide, told) for _ in range(size.before))
+        self.after = nn.ModuleList(LocalBlock(wide, told) for _ in range(size.after))
+        self.input, self.output = nn.Linear(wide * patch**2, hidden), nn.Linear(hidden, wide * patch**2)
+        self.norm = nn.LayerNorm(wide)
+
+    def tokens(self, maps: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, and the maps [B F, h, w, C'] that `maps` goes on from; told [B, F, D']."""
+        fine, p = self.stem(rearrange(maps, "b f c y x -> (b f) y x c")), self.patch
+        for block in self.before:
+            fine = block(fine, told.flatten(0, 1))
+        grid = rearrange(fine, "(b f) (y p) (x q) c -> b f (y x) (p q c)", b=len(maps), p=p, q=p)
+        return self.input(grid), fine
+
+    def tokens_alone(self) -> None:
+        """Drop what only `maps` needs."""
+        del self.output, self.after, self.norm, self.head
+
+    def maps(self, tokens: Tensor, fine: Tensor, told: Tensor) -> Tensor:
+        """[B, F, C'', h, w]."""
+        p, rows = self.patch, fine.shape[1] // self.patch
+        grid = self.output(tokens)
+        fine = fine + rearrange(grid, "b f (y x) (p q c) -> (b f) (y p) (x q) c", y=rows, p=p, q=p)
+        for block in self.after:
+            fine = block(fine, told.flatten(0, 1))
+        return rearrange(self.head(self.norm(fine)), "(b f) y x c -> b f c y x", b=len(tokens))

@@ -162,7 +162,7 @@ def test_a_run_over_an_address_is_opened_over_it_and_goes_on_with_no_other_model
         server.server_close()
     vae, network, scheduler = parts()
     with torch.no_grad():
-        network.output.weight.add_(1)
+        network.around.output.weight.add_(1)
     tiny_video.save(vae, network, scheduler, tmp_path / "another")
     flags = ("--resume", "--remote.tries", "2")
     assert cli.main(arguments(tmp_path / "another", data, tmp_path / "run", *flags)) == 2

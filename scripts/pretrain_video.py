@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -22,6 +22,7 @@ from worldsim import config as configuration
 from worldsim.files import put_back
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
 from worldsim.jobs.round_trip import Config as RoundTrip
+from worldsim.learners import video_diffusion
 from worldsim.pretrained import ROOT
 
 GAMES = ("Pong", "Breakout", "Freeway", "MsPacman", "SpaceInvaders", "Seaquest", "Tennis", "Asteroids")
@@ -50,10 +51,12 @@ class Config:
     """Of the data that is collected."""
     autoencoder_steps: int = 6000
     autoencoder_batch: int = 32
-    steps: int = 4500
+    steps: int = 10_000
     batch: int = 32
+    restart: int = 4500
+    """The update at which the learning rate of the transformer begins anew: two stages of less than 100 minutes."""
     minutes: float = 100.0
-    """The most that each of the two trainings takes."""
+    """The most that the autoencoder takes, and each of the two stages of the transformer."""
     bundle: Path = ROOT / "tiny-video"
     """Where the model is put."""
 
@@ -117,6 +120,9 @@ def check_bytes(size: int) -> None:
 def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
     """The pretraining of the data sets."""
     learner = pretrain_video.autoencoder.Config(batch=config.autoencoder_batch)
+    restarts = (config.restart,) if config.restart < config.steps else ()
+    optimizer = replace(video_diffusion.Config().optimizer, restarts=restarts)
+    transformer = video_diffusion.Config(optimizer=optimizer)
     last = "transformer" if config.stage == "bundle" else config.stage
     return pretrain_video.Config(
         sets,
@@ -126,7 +132,8 @@ def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
         batch=config.batch,
         autoencoder=learner,
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),
-        train=train.Config(config.steps, 60 * config.minutes),
+        learner=transformer,
+        train=train.Config(config.steps, 2 * 60 * config.minutes),
         round_trip=RoundTrip(max(20, round(400 * config.share)), max(40, round(1200 * config.share))),
         looked_at=max(16, round(256 * config.share)),
         resume=True,

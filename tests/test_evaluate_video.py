@@ -23,7 +23,7 @@ from worldsim.data.cache import to_video
 from worldsim.data.episodes import DataError, Episode, Schema, Source
 from worldsim.data.opening import open_dataset
 from worldsim.data.write import Writer
-from worldsim.diffusion import RF, denoising_errors
+from worldsim.diffusion import RF, denoising_errors, filtering, level
 from worldsim.diffusion.frames import known_latents
 from worldsim.jobs import (
     evaluate,
@@ -266,7 +266,10 @@ def test_random_initialisation_changes_the_denoiser_alone(model: Path) -> None:
     clip = torch.rand(1, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(trained.encode(clip), fresh.encode(clip)) and fresh.fingerprint != trained.fingerprint
     noisy, sigma, condition = torch.ones(1, 3, 4, 4, 4), torch.ones(1, 3), trained.condition(clip[:, :0], 3)
-    own = noisy * 2**-0.5  # as a rectified flow scales them at t = 1/2; a new network puts out nothing
+    alpha, s = level(sigma)  # a new network adds nothing to the filter over the frames
+    variance = filtering.variances(alpha, s, 0.02)
+    mean = filtering.means(noisy, alpha, s, variance)
+    own = filtering.updated(noisy, alpha, s, mean, variance)
     torch.testing.assert_close(fresh.x0(noisy, sigma, condition), own)
     assert not any(p.requires_grad for p in fresh.parameters())
 

@@ -268,8 +268,7 @@ def test_random_initialisation_changes_the_denoiser_alone(model: Path) -> None:
     noisy, sigma, condition = torch.ones(1, 3, 4, 4, 4), torch.ones(1, 3), trained.condition(clip[:, :0], 3)
     alpha, s = level(sigma)  # a new network adds nothing to the filter over the frames
     variance = filtering.variances(alpha, s, 0.02)
-    mean = filtering.means(noisy, alpha, s, variance)
-    own = filtering.updated(noisy, alpha, s, mean, variance)
+    own = filtering.updated(noisy, alpha, s, filtering.means(noisy, alpha, s, variance), variance)
     torch.testing.assert_close(fresh.x0(noisy, sigma, condition), own)
     assert not any(p.requires_grad for p in fresh.parameters())
 

@@ -2,7 +2,8 @@
 
 Collects the data sets that are not there (TwoRoom and the Atari game Boxing are none of them), trains autoencoder and
 transformer, and puts the result among the bundled models. What is there already is kept, so a run that was stopped goes
-on; `--stage` ends after one of the stages. It needs `pip install 'worldsim-models[pusht,gym-extra]'`.
+on; `--stage` ends after one of the stages. `--start MODEL --run NAME` goes on with the transformer of a model in a run
+of its own. It needs `pip install 'worldsim-models[pusht,gym-extra]'`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -22,7 +23,6 @@ from worldsim import config as configuration
 from worldsim.files import put_back
 from worldsim.jobs import collect, pretrain_video, train, worlds_video
 from worldsim.jobs.round_trip import Config as RoundTrip
-from worldsim.learners import video_diffusion
 from worldsim.pretrained import ROOT
 
 GAMES = ("Pong", "Breakout", "Freeway", "MsPacman", "SpaceInvaders", "Seaquest", "Tennis", "Asteroids")
@@ -45,18 +45,21 @@ class Config:
     """Sizes of the bundled model; smaller ones are for a trial, with a `--bundle` of its own."""
 
     out: tyro.conf.Positional[Path] = Path("runs/pretrain_video")
+    run: str = "run"
+    """The folder in `out` of this run; the data sets are shared."""
+    start: str | None = None
+    """The model to go on with, such as `tiny-video`; None: a new one."""
     stage: Stage = "bundle"
     """The last stage to do."""
     share: float = 1.0
     """Of the data that is collected."""
     autoencoder_steps: int = 6000
     autoencoder_batch: int = 32
-    steps: int = 10_000
+    steps: int = 4500
+    """Updates of the transformer in this run."""
     batch: int = 32
-    restart: int = 4500
-    """The update at which the learning rate of the transformer begins anew: two stages of less than 100 minutes."""
     minutes: float = 100.0
-    """The most that the autoencoder takes, and each of the two stages of the transformer."""
+    """The most that the autoencoder takes, and the transformer."""
     bundle: Path = ROOT / "tiny-video"
     """Where the model is put."""
 
@@ -120,20 +123,17 @@ def check_bytes(size: int) -> None:
 def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
     """The pretraining of the data sets."""
     learner = pretrain_video.autoencoder.Config(batch=config.autoencoder_batch)
-    restarts = (config.restart,) if config.restart < config.steps else ()
-    optimizer = replace(video_diffusion.Config().optimizer, restarts=restarts)
-    transformer = video_diffusion.Config(optimizer=optimizer)
     last = "transformer" if config.stage == "bundle" else config.stage
     return pretrain_video.Config(
         sets,
-        config.out / "run",
+        config.out / config.run,
+        config.start,
         stage=cast(Literal["tables", "autoencoder", "latents", "transformer"], last),
         weights=WEIGHTS,
         batch=config.batch,
         autoencoder=learner,
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),
-        learner=transformer,
-        train=train.Config(config.steps, 2 * 60 * config.minutes),
+        train=train.Config(config.steps, 60 * config.minutes),
         round_trip=RoundTrip(max(20, round(400 * config.share)), max(40, round(1200 * config.share))),
         looked_at=max(16, round(256 * config.share)),
         resume=True,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.test_films import LENGTHS, write
 from worldsim import files
@@ -209,3 +210,53 @@ def test_a_model_that_a_killed_run_had_put_aside_is_back_with_the_next_run(made:
     made.rename(files.aside(made))
     pretrain_video.run(replace(config_in(made.parent.parent), stage="tables", resume=True))
     assert (made / "model_index.json").is_file() and not files.aside(made).exists()
+
+
+def start_config(made: Path, folder: Path) -> pretrain_video.Config:
+    config = replace(config_in(folder), transformer=Transformer(), autoencoder=autoencoder.Config())
+    return replace(config, start=str(made))
+
+
+def test_a_run_goes_on_with_a_model_and_with_what_that_has_seen(made: Path, tmp_path: Path) -> None:
+    config = start_config(made, tmp_path)
+    write(tmp_path / "new", 24)
+    config = replace(config, data=(tmp_path / "a", tmp_path / "new"), seed=1)
+    found = pretrain_video.run(config)
+    name = "diffusion_pytorch_model.safetensors"
+    assert (found / "vae" / name).read_bytes() == (made / "vae" / name).read_bytes()
+    assert (found / "transformer" / name).read_bytes() != (made / "transformer" / name).read_bytes()
+    for file in ("vae/config.json", "transformer/config.json"):
+        old, new = (json.loads((one / file).read_text()) for one in (made, found))
+        assert {k: v for k, v in new.items() if k[0] != "_"} == {k: v for k, v in old.items() if k[0] != "_"}
+    old, new = (json.loads((one / "pretraining.json").read_text())["datasets"] for one in (made, found))
+    assert [one["name"] for one in new] == ["a", "new", "b"] and new[2] == old[1]
+    assert set(new[0]["held_out"]) <= set(old[0]["held_out"]) and set(new[0]["films"]) >= set(old[0]["films"])
+    assert new[0]["trained"] + len(new[0]["held_out"]) == 8
+    again = pretrain_video.run(replace(config, resume=True))
+    assert json.loads((again / "pretraining.json").read_text())["datasets"] == new
+
+
+def test_going_on_begins_where_the_model_ended(made: Path, tmp_path: Path) -> None:
+    config = start_config(made, tmp_path)
+    optimizer = replace(config.learner.optimizer, lr=1e-9)
+    found = pretrain_video.run(replace(config, learner=replace(config.learner, optimizer=optimizer)))
+    weights = [load_file(one / "transformer" / "diffusion_pytorch_model.safetensors") for one in (made, found)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["autoencoder"] == {"start": str(made)}
+
+
+def test_a_start_that_does_not_fit_is_told_before_a_folder_is_made(made: Path, tmp_path: Path) -> None:
+    config = start_config(made, tmp_path)
+    with pytest.raises(ValueError, match="64: give --size 64"):
+        pretrain_video.run(replace(config, size=32))
+    with pytest.raises(ValueError, match="transformer is of a new model"):
+        replace(config, transformer=Transformer(hidden=96))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
+    with pytest.raises(ValueError, match="WanPipeline: only a model of"):
+        pretrain_video.run(replace(config, start=str(other)))
+    with pytest.raises(FileNotFoundError, match="neither bundled"):
+        pretrain_video.run(replace(config, start="./nowhere"))
+    assert not config.out.exists()

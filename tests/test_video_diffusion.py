@@ -128,14 +128,3 @@ def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
 def test_numbers_that_no_run_can_have_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Config(**settings)
-
-
-def test_the_learning_rate_begins_anew_at_a_restart() -> None:
-    config = averaged.Config(lr=1.0, warmup=10, restarts=(100, 150))
-    one = averaged.Averaged(config, network(), 400, "cpu")
-    plain = averaged.Averaged(averaged.Config(lr=1.0, warmup=10), network(), 100, "cpu")
-    assert [one.share(step) for step in range(100)] == [plain.share(step) for step in range(100)]
-    assert one.share(99) < 0.03 and one.share(100) == one.share(150) == one.share(0) == 0.1
-    assert one.share(110) == 1.0 and 0.4 < one.share(130) < 0.7 and one.share(399) < 0.03
-    with pytest.raises(ValueError, match="restarts are .5, 5."):
-        averaged.Config(restarts=(5, 5))

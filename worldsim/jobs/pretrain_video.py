@@ -18,7 +18,16 @@ from worldsim.files import atomic_write_json, put_back
 from worldsim.jobs import devices, paths, round_trip, runs, train
 from worldsim.jobs.films import FilmSet, clip_rows, decode_films, open_films, shares
 from worldsim.jobs.pretrain import PRETRAINING
-from worldsim.jobs.pretrain_video_stages import Clips, Common, encode, round_trips, train_autoencoder, train_transformer
+from worldsim.jobs.pretrain_video_stages import (
+    Clips,
+    Common,
+    encode,
+    freeze,
+    round_trips,
+    train_autoencoder,
+    train_transformer,
+)
+from worldsim.jobs.pretrain_video_start import Start, open_start
 from worldsim.jobs.seen_films import begun_with, listing
 from worldsim.learners import autoencoder, video_diffusion
 from worldsim.learners.autoencoder import build_autoencoder
@@ -50,6 +59,9 @@ class Config:
     data: tyro.conf.Positional[tuple[Path, ...]]
     """Data sets of any format that is read; each camera of an episode is a video of its own."""
     out: Path = Path("runs/pretrain_video")
+    start: str | None = None
+    """A model to go on with instead of a new one, `tiny-video` or a folder or hub name that such a run made: its
+    autoencoder stays as it is, its transformer is trained on. Sizes are then its own."""
     stage: Literal["tables", "autoencoder", "latents", "transformer"] = "transformer"
     """The last stage to do; `--resume` goes on with the others."""
     weights: tuple[float, ...] = ()
@@ -90,10 +102,16 @@ class Config:
             raise ValueError(f"gaps are {self.gaps}: the least is 1 or more, the most no less than it")
         if not self.shift > 0 or not 0 < self.val < 1:
             raise ValueError(f"shift is {self.shift} and val {self.val}: above 0, and val below 1")
+        if self.start is not None:
+            for name, new in (("transformer", Transformer()), ("autoencoder", autoencoder.Config())):
+                if getattr(self, name) != new:
+                    raise ValueError(
+                        f"{name} is of a new model, and start '{self.start}' has its own: give one of them"
+                    )
 
 
 FIXED = ("data", "weights", "size", "frames", "gaps", "batch", "shift", "transformer", "autoencoder", "learner")
-FIXED = (*FIXED, "autoencoder_train.steps", "train.steps", "val", "dtype", "seed")
+FIXED = (*FIXED, "start", "autoencoder_train.steps", "train.steps", "val", "dtype", "seed")
 """The settings that a resumed run may not change."""
 
 
@@ -105,13 +123,15 @@ def run(config: Config) -> Path:
     written = paths.absolute(config)
     runs.check_run(config.out, written, config.resume, config.overwrite, FIXED)
     device = str(devices.find(config.device))
+    start = None if config.start is None else open_start(config.start)
     sets = open_films(config.data, config.size, config.val, config.seed)
     share = shares(len(sets), config.weights)
-    size = _size(config, sets)
+    size = _size(config, sets, start)
     for held_out in (False, True):
         clip_rows(sets, share, config.frames, config.gaps, 1, config.seed, 0, held_out)
-    transformer = _transformer(config, size)
-    seen = listing(sets, begun_with(config.out, sets) if config.resume else [])
+    transformer = _transformer(config, size) if start is None else start.transformer
+    earlier = () if start is None else start.seen
+    seen = listing(sets, begun_with(config.out, sets) if config.resume else [], earlier)
     folder = runs.create_run(config.out, written, config.resume, config.overwrite, FIXED)
     put_back(folder / "model")
     atomic_write_json(folder / PRETRAINING, seen)
@@ -119,14 +139,17 @@ def run(config: Config) -> Path:
     if config.stage == "tables":
         return folder
     common = Common(folder, tables, share, config.looked_at, config.seed, config.resume, config.dtype, device)
-    torch.manual_seed(config.seed)
-    network = build_autoencoder(config.autoencoder.architecture)
-    summary, encoder = train_autoencoder(common, config.autoencoder, network, config.autoencoder_train)
+    if start is None:
+        torch.manual_seed(config.seed)
+        network = build_autoencoder(config.autoencoder.architecture)
+        summary, encoder = train_autoencoder(common, config.autoencoder, network, config.autoencoder_train)
+    else:
+        summary, encoder = freeze(common, start.name, start.autoencoder, size)
     summary["round_trip"] = round_trips(common, encoder, config.round_trip)
     runs.write_summary(folder, summary)
     if config.stage == "autoencoder":
         return folder
-    latents = encode(common, encoder)
+    latents = encode(common, encoder, None if start is None else start.scale)
     summary["latents"] = {"shift": latents.scale.shift, "factor": latents.scale.factor}
     runs.write_summary(folder, summary)
     if config.stage == "latents":
@@ -147,9 +170,12 @@ def model_bytes(config: Config, size: int) -> int:
     return sum(2 * parameter.numel() for network in networks for parameter in network.parameters())
 
 
-def _size(config: Config, sets: Sequence[FilmSet]) -> int:
+def _size(config: Config, sets: Sequence[FilmSet], start: Start | None) -> int:
     """Pixels of a side. Raises ValueError for one that the networks do not take, naming the nearest."""
     size = (sets[0].dataset.schema.image or (0,))[0]
+    if start is not None:
+        start.check_size(size)
+        return size
     shape = config.autoencoder.architecture
     multiple = math.lcm(shape.multiple, shape.patch * config.transformer.patch)
     if size % multiple or not size:

@@ -76,10 +76,19 @@ def train_autoencoder(
     held_out = _pictures(common, common.looked_at, common.seed + HELD_OUT, 0, held_out=True)
     learner = AutoencoderLearner(config, network, pictures, loop.steps, held_out, common.device)
     done = train.train(learner, common.folder / "autoencoder", loop, common.resume, "autoencoder")
-    dtype, shape = precision.resolve(common.dtype, common.device), config.architecture
     found = {"steps": done.steps, "seconds": done.seconds, "ended_by": done.ended_by, **learner.judge()}
-    size = held_out.frames.shape[-1]
-    return {"autoencoder": found}, FrozenAutoencoder(learner.weights.mean, size, shape.channels, common.device, dtype)
+    return {"autoencoder": found}, _frozen(common, learner.weights.mean, held_out.frames.shape[-1])
+
+
+def freeze(common: Common, name: str, network: PatchAutoencoder, size: int) -> tuple[dict[str, Any], FrozenAutoencoder]:
+    """The autoencoder of a model that is gone on with, of frames size x size, and where it is from."""
+    return {"autoencoder": {"start": name}}, _frozen(common, network, size)
+
+
+def _frozen(common: Common, network: PatchAutoencoder, size: int) -> FrozenAutoencoder:
+    config: Any = network.config
+    dtype = precision.resolve(common.dtype, common.device)
+    return FrozenAutoencoder(network, size, int(config.latent_channels), common.device, dtype)
 
 
 def round_trips(common: Common, encoder: FrozenAutoencoder, config: round_trip.Config) -> dict[str, Any]:
@@ -96,8 +105,8 @@ def round_trips(common: Common, encoder: FrozenAutoencoder, config: round_trip.C
     return found
 
 
-def encode(common: Common, encoder: FrozenAutoencoder) -> Latents:
-    """The latents of all frames, and their mean and deviation; both are kept.
+def encode(common: Common, encoder: FrozenAutoencoder, known: Scale | None = None) -> Latents:
+    """The latents of all frames, and their mean and deviation, unless those are known; both are kept.
 
     Raises ValueError if a transformer was begun on other latents.
     """
@@ -113,7 +122,7 @@ def encode(common: Common, encoder: FrozenAutoencoder) -> Latents:
                 f"the transformer in {common.folder / 'train'} was begun on the latents of another autoencoder, which "
                 "was trained on since: delete that folder to train it anew"
             )
-    scale = measure(common.tables, cached, encoder.grid, common.share, common.seed)
+    scale = known or measure(common.tables, cached, encoder.grid, common.share, common.seed)
     atomic_write_json(file, {"autoencoder": encoder.fingerprint, "shift": scale.shift, "factor": scale.factor})
     return Latents(cached, encoder.grid, scale)
 

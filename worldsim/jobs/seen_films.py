@@ -55,24 +55,40 @@ def _hash(stored: Episodes, index: int) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def listing(sets: Sequence[FilmSet], begun: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `pretraining.json` is to say; hashes that a run was begun with (`begun_with`) are not made anew."""
-    known = [one.get("films") for one in begun] or [None] * len(sets)
-    return {
-        "datasets": [
-            {
-                "dataset": films.dataset.fingerprint,
-                "name": films.name,
-                "env": films.dataset.source.env,
-                "frames": films.total,
-                "trained": len(films.split.train),
-                "held_out": list(films.split.val),
-                "films": hashes
-                or sorted({name for one in film_hashes(films.dataset, films.split.train) for name in one}),
-            }
-            for films, hashes in zip(sets, known, strict=True)
-        ]
-    }
+def listing(
+    sets: Sequence[FilmSet], begun: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """What `pretraining.json` is to say; hashes that a run was begun with (`begun_with`) are not made anew.
+
+    earlier: the data sets of the model that the run goes on with; of one that is pretrained on again only what neither
+    was trained on is held out.
+    """
+    known = [one.get("films") for one in begun[: len(sets)]] or [None] * len(sets)
+    own = [
+        {
+            "dataset": films.dataset.fingerprint,
+            "name": films.name,
+            "env": films.dataset.source.env,
+            "frames": films.total,
+            "trained": len(films.split.train),
+            "held_out": list(films.split.val),
+            "films": hashes or sorted({name for one in film_hashes(films.dataset, films.split.train) for name in one}),
+        }
+        for films, hashes in zip(sets, known, strict=True)
+    ]
+    first = {one["dataset"]: one for one in earlier}
+    both = [_joined(one, first.pop(one["dataset"], None)) for one in own]
+    return {"datasets": both + list(first.values())}
+
+
+def _joined(one: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """A data set that a model was trained on, and maybe before by the one that it goes on with."""
+    if earlier is None:
+        return one
+    held_out = sorted(set(one["held_out"]) & set(earlier["held_out"]))
+    trained = one["trained"] + len(one["held_out"]) - len(held_out)
+    films = sorted({*one["films"], *earlier.get("films", ())})
+    return {**one, "trained": trained, "held_out": held_out, "films": films}
 
 
 def begun_with(run: Path, sets: Sequence[FilmSet]) -> list[dict[str, Any]]:
@@ -81,7 +97,7 @@ def begun_with(run: Path, sets: Sequence[FilmSet]) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     before = json.loads(file.read_text(encoding="utf-8"))["datasets"]
-    for films, known in zip(sets, before, strict=True):
+    for films, known in zip(sets, before, strict=False):  # those of a model that was gone on with come last
         if films.dataset.fingerprint != known["dataset"]:
             raise ValueError(
                 f"the data set {films.name} is not what {run} was begun with: start anew with --overwrite, or give "

@@ -25,9 +25,6 @@ class Config:
 
     lr: float = 1e-3
     warmup: int = 200
-    restarts: tuple[int, ...] = ()
-    """Updates at which the learning rate, low by then, begins anew with its warm-up (SGDR, Loshchilov and Hutter 2017):
-    a training that is worth going on with after its end."""
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.998
@@ -38,8 +35,6 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        if any(one <= before for before, one in zip((0, *self.restarts), self.restarts, strict=False)):
-            raise ValueError(f"restarts are {self.restarts}: give updates above 0, each later than the one before")
         check_numbers(self, ("held_out_steps",), ("lr", "clip"), ("warmup", "weight_decay"), ("ema",))
 
 
@@ -82,7 +77,7 @@ class Averaged(Generic[N]):
 
     def step(self, loss: Tensor, step: int) -> dict[str, float]:
         """One step down the gradient of a loss of `begin`'s network; its norm before clipping, and the rate."""
-        rate = self.config.lr * self.share(step)
+        rate = self.config.lr * cosine(step, self.steps, self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss.backward()
@@ -91,12 +86,6 @@ class Averaged(Generic[N]):
         self.optimizer.step()
         average(self.mean, self.network, warm(self.config.ema, step))
         return {"grad_norm": float(norm), "lr": rate}
-
-    def share(self, step: int) -> float:
-        """Of the peak of the learning rate at a step."""
-        begin = max((one for one in self.config.restarts if one <= step), default=0)
-        end = min((one for one in self.config.restarts if one > step), default=self.steps)
-        return cosine(step - begin, end - begin, self.config.warmup)
 
     def is_due(self, step: int) -> bool:
         """Whether what is held out is looked at after this step."""

@@ -82,7 +82,7 @@ def build(config: Config) -> VideoDenoiser:
     loading, if the weights do not fit.
     """
     name, known = resolve(config.name, PIPELINE), families()
-    index = _table(name, PIPELINE, config.name)
+    index = table(name, PIPELINE, config.name)
     pipeline = str(index.get("_class_name"))
     if pipeline not in known:
         raise ValueError(f"'{config.name}' is a {pipeline}, which is not known here: {', '.join(known)} are")
@@ -176,12 +176,12 @@ def take_turns(pipe: Any) -> None:
 def _mark(name: str, config: Config, index: dict[str, Any]) -> str:
     """See `embeddings.mark`."""
     networks = {
-        part: _table(name, f"{part}/config.json", config.name) for part in _parts(index, ()) if part in DENOISERS
+        part: table(name, f"{part}/config.json", config.name) for part in _parts(index, ()) if part in DENOISERS
     }
     return embeddings.mark(index, networks, config.prompt, config.negative_prompt)
 
 
-def _table(name: str, which: str, asked: str) -> dict[str, Any]:
+def table(name: str, which: str, asked: str) -> dict[str, Any]:
     """A JSON file of a folder or hub name."""
     file = Path(name) / which
     if not Path(name).is_dir():

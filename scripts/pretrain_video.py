@@ -31,7 +31,7 @@ OURS = {
     "PushT": ("agent_color", "block_color", "floor_color"),
 }
 """What varies in half of their episodes."""
-WEIGHTS = (4.0, *(0.5 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  # in the order of `data_sets`
+WEIGHTS = (3.0, *(1.0 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  # in the order of `data_sets`
 SEED = 915_366_107
 """Of all that is collected: no seed that somebody would choose for data to be judged on, least of all 0."""
 LENGTH = 150  # frames of an episode of a game at most
@@ -57,6 +57,8 @@ class Config:
     autoencoder_batch: int = 32
     steps: int = 4500
     """Updates of the transformer in this run."""
+    frames: int = 8
+    """Of a clip. With 4, and twice the batch, more of an update is spent on the frame after what is known."""
     batch: int = 32
     minutes: float = 100.0
     """The most that the autoencoder takes, and the transformer."""
@@ -130,6 +132,7 @@ def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
         config.start,
         stage=cast(Literal["tables", "autoencoder", "latents", "transformer"], last),
         weights=WEIGHTS,
+        frames=config.frames,
         batch=config.batch,
         autoencoder=learner,
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.boxes import SIDE, clip, in_process, tiny
+from worldsim import cli
+from worldsim.backbones import video
 from worldsim.backbones.video import black_box, wire
 from worldsim.backbones.video.black_box import BlackBox
 from worldsim.backbones.video.denoiser import VideoDenoiser
-from worldsim.jobs import serve_backbone
+from worldsim.jobs import seen_films, serve_backbone
 from worldsim.protocols import Condition
 
 
 @pytest.fixture(scope="module")
-def denoiser(tmp_path_factory: pytest.TempPathFactory) -> VideoDenoiser:
-    return tiny(tmp_path_factory.mktemp("box"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("box")
 
 
 @pytest.fixture(scope="module")
-def url(denoiser: VideoDenoiser) -> Iterator[str]:
-    server = serve_backbone.make_server(serve_backbone.Config(port=0, most_bytes=2**20), denoiser)
+def denoiser(folder: Path) -> VideoDenoiser:
+    return tiny(folder)
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, denoiser: VideoDenoiser) -> Iterator[str]:
+    config = serve_backbone.Config(video.Config(str(folder)), port=0, most_bytes=2**20)
+    server = serve_backbone.make_server(config, denoiser)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -87,6 +97,21 @@ def post(where: str, body: bytes) -> tuple[int, str]:
         ("predict", wire.pack({**told(), "input.0": torch.zeros(4, 4)}), 400, "1 rows were due"),
         ("predict", wire.pack(told(sigma=torch.full((1, 2), torch.nan))), 400, "NaN or below 0"),
         ("draw", b"", 404, "encode, decode, condition, predict"),
+        (
+            "encode",
+            wire.pack({"video": torch.zeros(1, 5, 3, 32, 32, dtype=torch.uint8)}),
+            400,
+            "give floats in [-1, 1]",
+        ),
+        (
+            "condition",
+            wire.pack({"first": torch.zeros(99, 0, 3, 32, 32), "frames": torch.tensor(101)}),
+            400,
+            "is asked",
+        ),
+        ("condition", wire.pack({"first": torch.zeros(0, 1, 3, 32, 32), "frames": torch.tensor(5)}), 400, "is asked"),
+        ("decode", wire.pack({"latents": torch.zeros(1, 258, 16, 4, 4)}), 400, "1024 are the most"),
+        ("decode", wire.pack({"latents": torch.zeros(1, 200, 16, 4, 4)}), 400, "(--most-bytes)"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_refused(
@@ -95,6 +120,75 @@ def test_a_request_that_cannot_be_answered_is_refused(
     found, said = post(f"{url}/{path}", body)
     assert found == code and message in said
     black_box.connect(black_box.Config(url))  # and the service goes on
+
+
+def test_what_a_model_was_pretrained_on_is_told_over_http(denoiser: VideoDenoiser, url: str) -> None:
+    assert seen_films.listed_of(url) is None, "the model here says nothing"
+    config = serve_backbone.Config(video.Config("tiny-video"), port=0)
+    server = serve_backbone.make_server(config, denoiser)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        told = seen_films.listed_of(f"http://127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told is not None and told.films and told == seen_films.listed_of("tiny-video")
+
+
+def test_a_proxy_is_not_asked_for_a_service_on_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    black_box.connect(black_box.Config(url, tries=1))
+
+
+def test_callers_that_say_nothing_take_no_place(denoiser: VideoDenoiser) -> None:
+    server = serve_backbone.make_server(serve_backbone.Config(port=0, most_waiting=1), denoiser)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    port = int(server.server_address[1])
+    head = b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+    try:
+        for one in silent:
+            one.sendall(head)
+        box = black_box.connect(black_box.Config(f"http://127.0.0.1:{port}", tries=1))
+        assert box.encode(clip()).shape[0] == 2
+    finally:
+        for one in silent:
+            one.close()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        ("GET /spec HTTP/1.1\r\nHost: evil.example\r\n", 403),
+        ("POST /encode HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n", 403),
+        ("GET /spec HTTP/1.1\r\nHost: [::1]:99\r\n", 200),
+        ("POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: \u00b2\r\n", 411),
+    ],
+)
+def test_heads_of_requests_are_read_with_care(url: str, head: str, code: int) -> None:
+    """A page of another site, which a browser here shows, cannot ask; a length is written in plain digits."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as one:
+        one.sendall(head.encode("latin-1") + b"\r\n")
+        assert one.recv(64).split()[1] == str(code).encode()
+
+
+def test_a_port_in_use_and_a_device_that_is_not_there_are_told_before_loading(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(video, "build", build)
+    assert cli.main(["serve-backbone", "--port", url.rpartition(":")[2]]) == cli.USAGE_ERROR
+    assert "give another --port" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(["serve-backbone", "--port", "0", "--backbone.device", "cuda"]) == cli.USAGE_ERROR
+    assert "cuda" in capsys.readouterr().err
+    assert cli.main(["serve-backbone", "--prompt", "a dot"]) == cli.USAGE_ERROR
+    assert "did you mean --backbone.prompt?" in capsys.readouterr().err
 
 
 def test_a_failure_is_answered_and_those_who_would_wait_too_long_are_told(denoiser: VideoDenoiser) -> None:
@@ -188,6 +282,13 @@ def test_functions_that_break_their_word_are_told(denoiser: VideoDenoiser) -> No
     latents = denoiser.encode(clip())
     with pytest.raises(ValueError, match="answer of predict holds numbers that are not finite"):
         box.x0(latents, torch.ones(2, 2), box.condition(clip()[:, :0], 5))
+    none: Any = BlackBox(spec, schedule, "x", lambda _: None, denoiser.decode, denoiser.x0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="encode gave back a NoneType"):
+        none.encode(clip())
+    with pytest.raises(ValueError, match="5 first frames are given; this model takes 0 to 1"):
+        box.condition(clip(), 5)
+    with pytest.raises(ValueError, match=r"sigma has shape \[3\]"):
+        box.x0(latents, torch.ones(3), box.condition(clip()[:, :0], 5))
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,11 @@ def test_flow_and_edm_grids_are_those_of_diffusers() -> None:
         ({"_class_name": "DDIMScheduler", "prediction_type": "score"}, "prediction_type 'score'"),
         ({"_class_name": "DDIMScheduler", "trained_betas": [0.1]}, "trained_betas"),
         ({"_class_name": "EDMEulerScheduler"}, "sigma_data is 0.5"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "exponential"}, "only karras is known"),
+        ({"_class_name": "DDPMScheduler", "beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid': linear, "),
+        ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, "timestep_spacing is 'odd': linspace, "),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "use_karras_sigmas is set"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas is set"),
     ],
 )
 def test_schedulers_that_cannot_be_kept_are_refused(config: dict[str, Any], told: str) -> None:

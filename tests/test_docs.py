@@ -43,6 +43,7 @@ EXAMPLES = [(page, number) for page in PAGES for number in range(len(blocks(page
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
 def test_a_command_in_the_documents_parses(page: Path, line: str) -> None:
     _, job, *args = shlex.split(line)
+    job = job.replace("-", "_")  # as the command line does
     assert job in cli.jobs()
     of_video = job == "finetune" and is_of_video(args)
     configuration.parse(importlib.import_module(f"worldsim.jobs.{'finetune_video' if of_video else job}").Config, args)

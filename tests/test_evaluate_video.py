@@ -28,11 +28,13 @@ from worldsim.diffusion.frames import known_latents
 from worldsim.jobs import (
     evaluate,
     evaluate_video,
+    seen_films,
     serve_backbone,
     video_clips,
     video_results,
     video_task,
 )
+from worldsim.jobs.seen_films import read_listed
 from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, VideoEvaluation
 from worldsim.jobs.video_task import Opened, Settings, Task
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec
@@ -190,30 +192,45 @@ def test_batch_and_lag_change_nothing_but_what_they_must(films: Path, model: Pat
     assert one and other and late and one.mse is not None and other.mse is not None and late.mse is not None
     np.testing.assert_allclose(other.mse, one.mse, rtol=1e-3)
     assert not np.allclose(late.mse, one.mse, rtol=1e-3)
+    alone = evaluate_video.evaluate(replace(asked, clips=1, video=replace(asked.video, episodes=1)))
+    assert len(alone.episode) == 1, "where there are no actions none of another clip are needed"
     ceiling = whole.way(ROUND_TRIP)
     assert ceiling and ceiling.ssim is not None and ceiling.ssim.shape == (4, 3)
 
 
 def test_only_episodes_that_pretraining_held_out_are_judged(films: Path, model: Path, tmp_path: Path) -> None:
     dataset = open_dataset(films)
-    parted = video_clips.part(dataset, model, 64, 0)
+    parted = video_clips.part(dataset, read_listed(model), 64, 0)
     assert len(parted.judged) == 12 and not set(parted.judged) & set(parted.fitted)
     said = tmp_path / "pretraining.json"
     said.write_text(json.dumps({"datasets": [{"dataset": dataset.fingerprint, "held_out": [2, 5, 7, 9]}]}))
-    parted = video_clips.part(dataset, tmp_path, 64, 0)
+    parted = video_clips.part(dataset, read_listed(tmp_path), 64, 0)
     assert parted.judged == (2, 5, 7, 9) and len(parted.fitted) == 14 and "held out" in parted.notes[0]
-    few = video_clips.part(dataset, tmp_path, 2, 0)
+    few = video_clips.part(dataset, read_listed(tmp_path), 2, 0)
     assert len(few.judged) == 2 and set(few.judged) < {2, 5, 7, 9} and "2 were drawn" in few.notes[0]
     said.write_text(json.dumps({"datasets": [{"dataset": "another", "held_out": [1]}]}))
-    assert "none is this one as it is read here" in video_clips.part(dataset, tmp_path, 64, 0).notes[0]
+    assert "none is this one as it is read here" in video_clips.part(dataset, read_listed(tmp_path), 64, 0).notes[0]
     said.write_text(json.dumps({"datasets": [{"dataset": "another", "held_out": [1], "films": ["another"]}]}))
-    assert "was not pretrained on this data set" in video_clips.part(dataset, tmp_path, 64, 0).notes[0]
+    assert "was not pretrained on this data set" in video_clips.part(dataset, read_listed(tmp_path), 64, 0).notes[0]
     said.write_text(json.dumps({"datasets": [{"dataset": dataset.fingerprint, "held_out": []}]}))
     with pytest.raises(ValueError, match="pretrained on every episode"):
-        video_clips.part(dataset, tmp_path, 64, 0)
+        video_clips.part(dataset, read_listed(tmp_path), 64, 0)
     said.write_text(json.dumps({"datasets": [{"dataset": dataset.fingerprint}]}))
     with pytest.raises(ValueError, match="does not say which episodes were held out"):
-        video_clips.part(dataset, tmp_path, 64, 0)
+        video_clips.part(dataset, read_listed(tmp_path), 64, 0)
+
+
+def test_what_a_model_of_the_hub_was_pretrained_on_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pretraining.json").write_text(json.dumps({"datasets": [{"dataset": "one", "held_out": [3]}]}))
+    monkeypatch.setattr(seen_films, "hf_hub_download", lambda name, file: str(tmp_path / file))
+    told = seen_films.listed_of("somebody/model")
+    assert told is not None and told.held_out == {"one": (3,)}
+
+    def nothing(name: str, file: str) -> str:
+        raise FileNotFoundError(file)
+
+    monkeypatch.setattr(seen_films, "hf_hub_download", nothing)
+    assert seen_films.listed_of("somebody/model") is None
 
 
 def test_data_that_does_not_fit_is_told_before_any_work(films: Path, model: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         video.families()["HunyuanVideoPipeline"].wrap(pipeline("text", channels=4))
     pipeline("replace").save_pretrained(tmp_path / "i2v")
     config = video.Config(str(tmp_path / "i2v"), embeddings=tmp_path / "kept.safetensors")
-    with pytest.raises(ValueError, match="has no embedding of a prompt to be kept: leave out --embeddings"):
+    with pytest.raises(ValueError, match="has no embedding of a prompt to be kept: leave embeddings out"):
         video.build(config)
     assert not (tmp_path / "kept.safetensors").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file, save_file
 
 from tests import test_ltx
 from worldsim import cli
@@ -46,7 +48,7 @@ def test_too_little_memory_is_said_before_loading_with_what_to_change(
 
     monkeypatch.setattr(tiny_video, "load", load)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(MemoryError, match="are free on cpu: try --embeddings FILE .*, --dtype bfloat16, or a smaller"):
+    with pytest.raises(MemoryError, match="are free on cpu: try the setting embeddings .*, dtype bfloat16, or a"):
         video.build(video.Config(str(tiny)))
     assert cli.main(["serve_backbone", "--backbone.name", str(tiny)]) == cli.USAGE_ERROR
     assert "error: the weights of" in capsys.readouterr().err
@@ -67,7 +69,7 @@ def test_weights_of_a_variant_alone_are_read_when_it_is_named(tmp_path: Path, ti
     for name, variant in (("plain", None), ("half", "fp16")):
         pipe.save_pretrained(tmp_path / name, variant=variant)
     config = video.Config(str(tmp_path / "half"))
-    with pytest.raises(ValueError, match="has weights only as the variant fp16: name it with --variant"):
+    with pytest.raises(ValueError, match="has weights only as the variant fp16: name it .variant"):
         video.build(config)
     with pytest.raises(ValueError, match="has no variant 'bf16' of its weights; it has fp16"):
         video.build(replace(config, variant="bf16"))
@@ -79,6 +81,59 @@ def test_weights_of_a_variant_alone_are_read_when_it_is_named(tmp_path: Path, ti
         video.build(video.Config(str(tiny), variant="fp16"))
     with pytest.raises(ValueError, match="must be the word between dots"):
         video.Config(variant="../x")
+
+
+def copied(tiny: Path, folder: Path) -> Path:
+    shutil.copytree(tiny, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("part", "entry", "value"), [("vae", "scaling_factor", 0.4), ("transformer", "change", 0.5)])
+def test_a_configuration_is_part_of_the_fingerprint(
+    tiny: Path, tmp_path: Path, part: str, entry: str, value: float
+) -> None:
+    file = copied(tiny, tmp_path / "other") / part / "config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "_name_or_path": "elsewhere"}))
+    own = video.build(video.Config(str(tiny))).fingerprint
+    assert video.build(video.Config(str(tmp_path / "other"))).fingerprint == own
+    file.write_text(json.dumps({**told, entry: value}))
+    assert video.build(video.Config(str(tmp_path / "other"))).fingerprint != own
+
+
+def test_weights_that_are_missing_or_damaged_are_named(tiny: Path, tmp_path: Path) -> None:
+    file = copied(tiny, tmp_path / "other") / "transformer" / "diffusion_pytorch_model.safetensors"
+    config = video.Config(str(tmp_path / "other"))
+    weights = load_file(file)
+    save_file({name: value for name, value in weights.items() if name != "last"}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"transformer lack 1 tensors of its config.json \(last"):
+        video.build(config)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model.safetensors is damaged .*: fetch it again"):
+        video.build(config)
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"kept.safetensors is damaged .* it is made again"):
+        video.build(replace(config, embeddings=kept))
+
+
+def test_a_folder_of_something_else_is_told_what_is_known(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no model_index.json.*SkyReelsV2Pipeline.*WanPipeline"):
+        video.build(video.Config(str(tmp_path)))
+
+
+def test_a_model_of_the_hub_that_does_not_fit_is_not_fetched(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: object, **__: object) -> str:
+        raise AssertionError("it was fetched")
+
+    head = SimpleNamespace(parameter_count={"F32": 10**12, "BF16": 5})
+    monkeypatch.setattr(opening, "hf_hub_download", lambda name, file: str(tiny / file))
+    monkeypatch.setattr(opening, "snapshot_download", fetch)
+    files = ["vae/diffusion_pytorch_model.safetensors", "README.md"]
+    monkeypatch.setattr(opening.HfApi, "list_repo_files", lambda _, name: files)
+    monkeypatch.setattr(opening.HfApi, "parse_safetensors_file_metadata", lambda _, name, file: head)
+    with pytest.raises(MemoryError, match=r"the weights of somebody/tiny: 3725\.3 GiB"):
+        video.build(video.Config("somebody/tiny"))
 
 
 @pytest.mark.parametrize(("index", "message"), [("{torn", "is no JSON"), ("[1]", "holds a list, no table")])
@@ -95,6 +150,7 @@ def test_a_model_of_the_hub_is_fetched_whole_and_then_looked_at_as_a_folder_is(
 ) -> None:
     monkeypatch.setattr(opening, "hf_hub_download", lambda name, file: str(tiny / file))
     monkeypatch.setattr(opening, "snapshot_download", lambda name, allow_patterns: str(tiny))
+    monkeypatch.setattr(opening.HfApi, "list_repo_files", lambda _, name: [])
     assert video.build(video.Config("somebody/tiny")).fingerprint == video.build(video.Config(str(tiny))).fingerprint
     lacking = tmp_path / "lacking"
     shutil.copytree(tiny, lacking)
@@ -125,11 +181,11 @@ def test_main_memory_and_the_device_are_looked_at_for_what_each_will_hold(
     monkeypatch.setattr(room, "host_free", lambda: 22)
     sizes, texts = {"text_encoder": 11, "transformer": 10, "vae": 1}, frozenset({"text_encoder"})
     room.check(tmp_path, sizes, texts, "cuda", False)  # the encoder of texts never goes to the device
-    with pytest.raises(MemoryError, match="free on cuda: try --offload"):
+    with pytest.raises(MemoryError, match="free on cuda: try the setting offload"):
         room.check(tmp_path, sizes, frozenset(), "cuda", False)
     room.check(tmp_path, sizes, frozenset(), "cuda", True)
     monkeypatch.setattr(room, "host_free", lambda: 21)
-    with pytest.raises(MemoryError, match="free on cpu: try --embeddings"):
+    with pytest.raises(MemoryError, match="free on cpu: try the setting embeddings"):
         room.check(tmp_path, sizes, texts, "cuda", True)
 
 

@@ -22,6 +22,7 @@ from worldsim.data.write import Writer
 from worldsim.jobs import pretrain_video, seen_films, train, video_clips
 from worldsim.jobs.pretrain_video import Transformer
 from worldsim.jobs.round_trip import Config as RoundTrip
+from worldsim.jobs.seen_films import read_listed
 from worldsim.learners import autoencoder, averaged, video_diffusion
 from worldsim.protocols import ActionSpec
 
@@ -93,11 +94,11 @@ def test_what_was_seen_is_known_whatever_its_size_camera_and_data_set(made: Path
     left = seen["datasets"][0]["held_out"]
     data = made.parent.parent / "a"
     for read in (EpisodeDataset(data, size=(64, 64)), EpisodeDataset(data), EpisodeDataset(data, "left", (32, 32))):
-        assert list(video_clips.part(read, made, 64, 0).judged) == left, "size and camera hide nothing"
+        assert list(video_clips.part(read, read_listed(made), 64, 0).judged) == left, "size and camera hide nothing"
     more = EpisodeDataset(write(tmp_path / "more", lengths=(*LENGTHS, 13)))  # the same episodes and one more
-    parted = video_clips.part(more, made, 64, 0)
+    parted = video_clips.part(more, read_listed(made), 64, 0)
     assert list(parted.judged) == [*left, 8] and "pretrained on" in parted.notes[0]
-    other = video_clips.part(EpisodeDataset(write(tmp_path / "c", 24)), made, 64, 0)
+    other = video_clips.part(EpisodeDataset(write(tmp_path / "c", 24)), read_listed(made), 64, 0)
     assert len(other.judged) + len(other.fitted) == 8 and "was not pretrained on this" in other.notes[0]
 
 

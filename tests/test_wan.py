@@ -64,7 +64,7 @@ def transformer(channels: int, picture: int | None, seed: int = 0) -> WanTransfo
 
 
 def pipeline(kind: str) -> Any:
-    """text: 2.1 T2V; picture: 2.1 I2V with CLIP; experts: A14B I2V; tokens: TI2V-5B; tokens_text: it, text only."""
+    """text: 2.1 T2V; picture: 2.1 I2V with CLIP; experts: A14B I2V; tokens: TI2V-5B; tokens_text: it, as published."""
     common = {
         "tokenizer": tokenizer(),
         "text_encoder": umt5(),
@@ -110,7 +110,7 @@ def test_a_denoising_step_is_that_of_the_pipeline(both: tuple[Any, VideoDenoiser
     pipe, denoiser = both
     seen: list[Tensor] = []
 
-    pictured = denoiser.spec.given == 1
+    pictured = isinstance(pipe, WanImageToVideoPipeline)
     pipe(
         **({"image": as_file(picture(SIDE, SIDE))} if pictured else {}),
         prompt="a dot moves",
@@ -135,11 +135,36 @@ def test_a_denoising_step_is_that_of_the_pipeline(both: tuple[Any, VideoDenoiser
         assert bool(held[:, 0].all()) and torch.equal(clean[:, 0], condition.clean[:, 0])
 
 
+def test_a_folder_of_ti2v_takes_a_first_frame_as_whichever_pipeline_it_was_saved(tmp_path: Path) -> None:
+    found = []
+    for kind in ("tokens", "tokens_text"):  # it is published as the second, a WanPipeline
+        pipeline(kind).save_pretrained(tmp_path / kind)
+        denoiser = video.build(video.Config(str(tmp_path / kind), "a dot moves"))
+        condition = denoiser.condition(picture(SIDE, SIDE)[:, None], FRAMES)
+        found.append(denoiser.x0(noise(), torch.ones(1, 2), condition))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
 def test_it_keeps_the_contract_of_a_denoiser(both: tuple[Any, VideoDenoiser]) -> None:
     _, denoiser = both
     clip = torch.rand(2, FRAMES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     noisy = torch.cat([noise(), noise(1)])
     check_denoiser(denoiser, clip, noisy)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("kind", ["tokens", "experts"])
+def test_parts_that_take_turns_on_the_device_compute_the_same(kind: str, device: str, tmp_path: Path) -> None:
+    pipeline(kind).save_pretrained(tmp_path)
+    found = []
+    for config in (video.Config(str(tmp_path)), video.Config(str(tmp_path), offload=True, device=device)):
+        denoiser, place = video.build(config), config.device
+        first = picture(SIDE, SIDE)[:, None].to(place)
+        condition = denoiser.condition(first, FRAMES)
+        levels = [torch.full((1, 2), sigma, device=place) for sigma in (1.0, torch.inf, 20.0)]  # of both experts, twice
+        x0 = [denoiser.x0(noise().to(place), sigma, condition).cpu() for sigma in levels]
+        found.append([*x0, denoiser.decode(denoiser.encode(first)).cpu()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
 def test_an_embedding_that_is_kept_spares_the_encoder_of_texts(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def check_flags(flat: type[Any], args: Sequence[str]) -> None:
         above, dot, last = name.rpartition(".")
         meant = {name, f"{above}{dot}{last.removeprefix('no_')}"}
         if argument.startswith("--") and not name.startswith("tyro_") and not meant & set(known):
-            raise ValueError(f"unknown setting --{name}, did you mean --{nearest(name, known)}?")
+            same = sorted((one for one in known if one.rpartition(".")[2] == name), key=len)  # --prompt
+            raise ValueError(f"unknown setting --{name}, did you mean --{same[0] if same else nearest(name, known)}?")
 
 
 def nest(cls: type[Any], flat: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -191,6 +191,8 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, Kind]:
     if name.startswith("EDM"):
         given = {"low": "sigma_min", "high": "sigma_max", "rho": "rho"}
         values = {ours: float(config[theirs]) for ours, theirs in given.items() if theirs in config}
+        if config.get("sigma_schedule", "karras") != "karras":
+            raise ValueError(f"sigma_schedule is {config['sigma_schedule']!r}: only karras is known")
         if float(config.get("sigma_data", 0.5)) != 1.0:
             raise ValueError(f"sigma_data is {config.get('sigma_data', 0.5)}: latents must have been scaled to 1")
         return EDM(**values), "edm"
@@ -201,6 +203,10 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, Kind]:
         raise ValueError(f"unknown scheduler {name!r}: known are FlowMatch..., EDM..., {', '.join(_VP_NAMES)}")
     if config.get("trained_betas") is not None:
         raise ValueError("trained_betas are not read: give a scheduler with a beta_schedule")
+    for entry, known in (("beta_schedule", get_args(Betas)), ("timestep_spacing", get_args(Spacing))):
+        if config.get(entry, known[0]) not in known:
+            raise ValueError(f"{entry} is {config[entry]!r}: {', '.join(known)} are known")
+    _check_spacing(config, RESPACED)
     return VP(
         steps=int(config.get("num_train_timesteps", 1000)),
         betas=config.get("beta_schedule", "linear"),
@@ -217,8 +223,19 @@ _KINDS: dict[str, Kind] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"
 _VP_NAMES = ("DDIM", "DDPM", "PNDM", "DPMSolver", "Euler", "LMS", "UniPC", "CogVideoX", "Heun", "DEIS")
 
 
+RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
+def _check_spacing(config: Mapping[str, Any], entries: tuple[str, ...]) -> None:
+    """Raise ValueError for levels that a scheduler spaces in a way that is not kept here."""
+    asked = [entry for entry in entries if config.get(entry)]
+    if asked:
+        raise ValueError(f"{asked[0]} is set, and levels are not spaced so here: set it to false in its config")
+
+
 def _flow(config: Mapping[str, Any]) -> RF:
     """Rectified flow; where the shift depends on the length of a sequence, the greatest that was trained is taken."""
+    _check_spacing(config, RESPACED)
     shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
     if config.get("use_dynamic_shifting"):
         mu = float(config.get("max_shift", 1.15))

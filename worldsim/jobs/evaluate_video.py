@@ -25,6 +25,7 @@ from worldsim.jobs import (
     video_results,
     video_task,
 )
+from worldsim.jobs.held_out import other_clips
 from worldsim.jobs.pictures import WINDOW
 from worldsim.jobs.video_judging import Judges, Sampling, judge_clips
 from worldsim.jobs.video_results import Skipped, VideoEvaluation
@@ -63,11 +64,13 @@ def evaluate(task: Task) -> VideoEvaluation:
     spec = opened.denoiser.spec
     frames, given = video_task.clip_shape(spec, asked, dataset)
     if task.run is None:
-        parted = video_clips.part(dataset, video_task.folder_of(task.model), asked.episodes, task.seed)
+        parted = video_clips.part(dataset, video_task.listed(task, task.model), asked.episodes, task.seed)
     else:
-        pretrained = video_task.folder_of(saved_video.read_settings(Path(task.model)).backbone.name)
-        parted = video_clips.part_of_run(dataset, task.run, pretrained, asked.episodes, task.seed)
+        base = saved_video.read_settings(Path(task.model)).backbone.name
+        parted = video_clips.part_of_run(dataset, task.run, video_task.listed(task, base), asked.episodes, task.seed)
     clips = video_clips.choose(dataset, parted.judged, frames, asked.gap, task.clips)
+    if task.run is not None:
+        other_clips(clips.episode, 0)  # there must be others, whose actions are compared
     encoder: FrozenEncoder = registry.build(asked.encoder)
     if isinstance(encoder, torch.nn.Module):
         encoder.to(device)

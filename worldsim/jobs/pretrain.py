@@ -26,6 +26,7 @@ from worldsim.jobs import parts, paths, runs, train
 from worldsim.learners.predictor import Config as LearnerConfig
 from worldsim.learners.predictor import FeatureClips, PredictorLearner
 from worldsim.precision import Precision
+from worldsim.pretrained import PRETRAINING
 from worldsim.protocols import FrozenEncoder
 from worldsim.registry import Component
 
@@ -77,8 +78,6 @@ FIXED = (
     *("frames", "gaps", "batch", "learner", "dtype", "seed"),
 )
 """The settings that a resumed run may not change."""
-PRETRAINING = "pretraining.json"
-"""In the folder of a predictor: what it was pretrained on."""
 
 
 def seen_in_pretraining(predictor: Path, dataset: Episodes) -> str | None:

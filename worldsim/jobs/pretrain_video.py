@@ -17,7 +17,6 @@ from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.files import atomic_write_json, put_back
 from worldsim.jobs import devices, paths, round_trip, runs, train
 from worldsim.jobs.films import FilmSet, clip_rows, decode_films, open_films, shares
-from worldsim.jobs.pretrain import PRETRAINING
 from worldsim.jobs.pretrain_video_stages import (
     Clips,
     Common,
@@ -32,6 +31,7 @@ from worldsim.jobs.seen_films import begun_with, listing
 from worldsim.learners import autoencoder, video_diffusion
 from worldsim.learners.autoencoder import build_autoencoder
 from worldsim.precision import Precision
+from worldsim.pretrained import PRETRAINING
 
 STAGES = ("tables", "autoencoder", "latents", "transformer")
 

@@ -9,8 +9,7 @@ from worldsim.backbones.video import opening, tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.jobs.film_latents import Scale
-from worldsim.jobs.pretrain import PRETRAINING
-from worldsim.pretrained import PIPELINE, resolve
+from worldsim.pretrained import PIPELINE, PRETRAINING, resolve
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 
+from worldsim.backbones.video import black_box
 from worldsim.data.opening import look
 from worldsim.data.reader import Episodes
 from worldsim.jobs.films import FilmSet
-from worldsim.jobs.pretrain import PRETRAINING
+from worldsim.pretrained import PIPELINE, PRETRAINING, resolve
 
 DIGITS = 20  # of a hash
 LOOKS = 8  # frames of a film that are hashed: games begin alike, and under random actions two may meet now and then
@@ -106,20 +109,44 @@ def begun_with(run: Path, sets: Sequence[FilmSet]) -> list[dict[str, Any]]:
     return before
 
 
-def read_listed(model: Path | None) -> Listed | None:
+def listed_of(name: str, remote: black_box.Config | None = None) -> Listed | None:
+    """What a video model says of its pretraining: a bundled name, a folder, a hub name or an address; None if nothing.
+
+    remote: how patient to be with an address. Raises as `read_listed` and `black_box.connect`.
+    """
+    if name.startswith(("http://", "https://")):
+        said = black_box.pretraining(remote or black_box.Config(name))
+        return None if said is None else _understood(said, name)
+    folder = told_in(name)
+    return None if folder is None else read_listed(folder)
+
+
+def told_in(name: str) -> Path | None:
+    """The folder with the `pretraining.json` of a bundled name, a folder or a hub name; None if it has none."""
+    try:
+        place = resolve(name, PIPELINE)
+        file = Path(place) / PRETRAINING if Path(place).is_dir() else Path(hf_hub_download(place, PRETRAINING))
+    except (OSError, HfHubHTTPError):  # it has no such file, or is no longer there, or there is no network
+        return None
+    return file.parent if file.is_file() else None
+
+
+def read_listed(model: Path) -> Listed | None:
     """What a model's folder says of its pretraining; None if nothing.
 
     Raises ValueError for a file that does not say which episodes were held out.
     """
-    file = None if model is None else model / PRETRAINING
-    if file is None or not file.is_file():
-        return None
+    file = model / PRETRAINING
+    return _understood(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else None
+
+
+def _understood(text: str, where: str) -> Listed:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+        said = json.loads(text)["datasets"]
         held_out = {str(one["dataset"]): tuple(int(i) for i in one["held_out"]) for one in said}
         films = frozenset(str(name) for one in said for name in one.get("films", ()))
         return Listed(held_out, films, all("films" in one for one in said))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{file} does not say which episodes were held out ({type(error).__name__}: {error})"
+            f"{where} does not say which episodes were held out ({type(error).__name__}: {error})"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.reader import Episodes
 from worldsim.jobs.held_out import other_clips, spread_clips, unseen
 from worldsim.jobs.saved import Loaded
-from worldsim.jobs.seen_films import Listed, film_hashes, read_listed
+from worldsim.jobs.seen_films import Listed, film_hashes
 
 FITTED = 1 / 3  # of the episodes of a data set that the model never saw: what probe and components are fitted on
 
@@ -30,14 +29,14 @@ class Parted:
     notes: tuple[str, ...]
 
 
-def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
-    """Which episodes of a data set a video model may be judged on, at most so many; `model` is its folder, if any.
+def part(dataset: Episodes, listed: Listed | None, most: int, seed: int) -> Parted:
+    """Which episodes of a data set a video model may be judged on, at most so many; listed: what it says of itself.
 
     If its `pretraining.json` names the data set, or films of it, only episodes that it was not trained on are judged.
     Raises ValueError if there are none, or fewer than 3 episodes of a data set that it does not name.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    new, note = _new_episodes(dataset, read_listed(model))
+    new, note = _new_episodes(dataset, listed)
     if len(new) < len(dataset):
         judged, fitted = new, tuple(i for i in range(len(dataset)) if i not in set(new))
         note += f" only the {len(judged)} episodes it held out or never saw are judged."
@@ -60,16 +59,16 @@ def part(dataset: Episodes, model: Path | None, most: int, seed: int) -> Parted:
     return Parted(judged, fitted, (note,))
 
 
-def part_of_run(dataset: Episodes, run: Loaded, model: Path | None, most: int, seed: int) -> Parted:
+def part_of_run(dataset: Episodes, run: Loaded, listed: Listed | None, most: int, seed: int) -> Parted:
     """As `part`, of a run: judged are those that neither it nor its base saw, and what is fitted is so on its training
     episodes.
 
-    model: the folder of the base, if any. On another data set a third of the episodes is fitted on. Raises ValueError
+    listed: what the base says of itself. On another data set a third of the episodes is fitted on. Raises ValueError
     if every episode was trained on.
     """
     config = run.config
     found = unseen(dataset, run.identity.dataset, config.data, config.split_seed, config.reading)
-    listed, notes = read_listed(model), found.notes
+    notes = found.notes
     new, note = _new_episodes(dataset, listed) if listed is not None else (found.episodes, "")
     judged = tuple(i for i in found.episodes if i in set(new))
     if not judged:

@@ -35,6 +35,7 @@ from worldsim.models.diffusion import DiffusionModel
 from worldsim.protocols import Condition, FrozenDenoiser, FrozenEncoder, Moves, Obs
 
 NOISE, SAMPLING = 0, 1  # part the random numbers of the two
+NO_ACTIONS = torch.zeros(0)  # of models that take none
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def judge_clips(
             latents, condition = denoiser.encode(video), denoiser.condition(video[:, : sampling.given], video.shape[1])
             noise = keys.fold(key[some], NOISE)
             shown_latents = known_latents(denoiser.spec, sampling.given)
-            own, other = clips.actions(some)
+            own, other = clips.actions(some) if models.world is not None else (NO_ACTIONS, NO_ACTIONS)
             judged = denoiser if models.world is None else _under(models.world, own)
             errors = diffusion.denoising_errors(judged, latents, condition, sigma, noise, shown_latents)
             if models.world is not None:

@@ -18,6 +18,7 @@ from worldsim.diffusion import Method
 from worldsim.diffusion.frames import legal_frames
 from worldsim.jobs import action_reader, devices
 from worldsim.jobs.saved import Loaded
+from worldsim.jobs.seen_films import Listed, listed_of
 from worldsim.models.diffusion import DiffusionModel
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec, FrozenDenoiser, Schedule
@@ -37,6 +38,8 @@ class Remote:
     """How often to ask before giving up, if nobody answers."""
     pause: float = 2.0
     """Seconds before the second try; doubled each time."""
+    most_bytes: int = 2**30
+    """Of an answer; a larger one is refused."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,7 @@ def open_models(task: Task) -> Opened:
             raise ValueError(f"{task.model} is a black box: nobody can begin it anew; leave out --video.random-init")
         check_plain(asked, task.model, "video.backbone")
         why = "it is a black box: nobody can begin it anew"
-        patience = black_box.Config(task.model, **asdict(task.video.remote))
-        return Opened(black_box.connect(patience), None, why, torch.device("cpu"))
+        return Opened(black_box.connect(_patience(task, task.model)), None, why, torch.device("cpu"))
     own = asked.device
     device = devices.find(task.device if own == video.Config.device else own)
     config = replace(asked, name=task.model, device=str(device))
@@ -177,12 +179,13 @@ def check_plain(asked: video.Config, address: str, flag: str) -> None:
         )
 
 
-def folder_of(name: str) -> Path | None:
-    """Where a model lies, if it is a folder or a bundled name."""
-    if name in pretrained.bundled(PIPELINE):
-        return pretrained.ROOT / name
-    path = Path(name).expanduser()
-    return path if path.is_dir() else None
+def listed(task: Task, name: str) -> Listed | None:
+    """What a video model, that of the task or its base, says of its pretraining."""
+    return listed_of(name, _patience(task, name) if name.startswith(URL) else None)
+
+
+def _patience(task: Task, address: str) -> black_box.Config:
+    return black_box.Config(address, **asdict(task.video.remote))
 
 
 def clip_shape(spec: DenoiserSpec, asked: Settings, dataset: Episodes) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 NETWORK, PIPELINE = "config.json", "model_index.json"
+PRETRAINING = "pretraining.json"  # what a model that was made here was trained on, and what was held out
 
 
 def bundled(index: str = NETWORK) -> tuple[str, ...]:

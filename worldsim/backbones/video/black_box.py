@@ -5,9 +5,11 @@ AVID needs no weights (arXiv 2410.12822): whoever can encode, decode and predict
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video import wire
-from worldsim.backbones.video.denoiser import check_size, check_video
+from worldsim.backbones.video.denoiser import check_floats, check_levels, check_size, check_video
 from worldsim.protocols import Condition, DenoiserSpec, Schedule
 
 log = logging.getLogger(__name__)
+NOTHING = "null"  # JSON, of a model that does not say what it was trained on
 
 Predict = Callable[[Tensor, Tensor, Condition], Tensor]
 """(noisy latents [B, F, C, h, w], levels [B, F], what is given) -> clean latents [B, F, C, h, w]."""
@@ -63,9 +66,10 @@ class BlackBox:
     def condition(self, first: Tensor, frames: int) -> Condition:
         """See `protocols.FrozenDenoiser.condition`."""
         spec, (rows, given, _, height, width) = self.spec, first.shape
-        count = check_size(spec, frames, height, width)
-        if not 0 <= given <= spec.given:
-            raise ValueError(f"{given} first frames are given; this model takes 0 to {spec.given}")
+        check_floats("the first frames", first)
+        count, most = check_size(spec, frames, height, width), min(spec.given, frames)
+        if not 0 <= given <= most:
+            raise ValueError(f"{given} first frames are given; this model takes 0 to {most}")
         shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
         if self._condition is not None and given:
             with torch.no_grad():
@@ -81,6 +85,7 @@ class BlackBox:
 
     def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """See `protocols.FrozenDenoiser.x0`."""
+        check_levels(sigma, noisy)
         held = condition.clean_mask > 0
         sigma = torch.where(held, 0.0, sigma)
         noisy = torch.where(diffusion.spread(held, noisy), condition.clean, noisy)
@@ -92,7 +97,9 @@ class BlackBox:
     ) -> Tensor:
         """The answer, float32, on the device of the first tensor that was given."""
         with torch.no_grad():
-            found = function(like, *more)
+            found: object = function(like, *more)
+        if not isinstance(found, Tensor):
+            raise ValueError(f"{name} gave back a {type(found).__name__}: the black box must answer with a tensor")
         found = wire.checked(found, shape, f"the answer of {name}")
         if not bool(found.isfinite().all()):
             raise ValueError(f"the answer of {name} holds numbers that are not finite: the black box is broken")
@@ -148,6 +155,12 @@ def connect(config: Config) -> BlackBox:
     return BlackBox(spec, schedule, fingerprint, encode, decode, predict, condition)
 
 
+def pretraining(config: Config) -> str | None:
+    """The `pretraining.json` of the model that is lent, None if it says nothing. Raises as `connect`."""
+    said = _ask(config, "pretraining", None).decode(errors="replace")
+    return None if said == NOTHING else said
+
+
 def _send(config: Config, path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     body = _ask(config, path, wire.pack(tensors))
     try:
@@ -163,7 +176,7 @@ def _ask(config: Config, path: str, body: bytes | None) -> bytes:
         began = time.monotonic()
         request = urllib.request.Request(where, body, {"Content-Type": "application/octet-stream"})
         try:
-            with urllib.request.urlopen(request, timeout=config.timeout) as answer:
+            with _opener(where).open(request, timeout=config.timeout) as answer:
                 return _read(answer, config, where, began + config.timeout)
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode(errors="replace").strip()
@@ -180,8 +193,22 @@ def _ask(config: Config, path: str, body: bytes | None) -> bytes:
             pause *= 2
     raise ConnectionError(
         f"{where} did not answer in {config.tries} tries: {why}. Is `worldsim serve-backbone` running there? A slow "
-        "model needs a longer timeout (--video.remote.timeout)"
+        "model needs a longer one: set remote.timeout"
     )
+
+
+def _opener(where: str) -> urllib.request.OpenerDirector:
+    """What asks: past any proxy where the service is on this machine, as a proxy would look for it on its own."""
+    here = is_loopback(urllib.parse.urlsplit(where).hostname or "")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read(answer: HTTPResponse, config: Config, where: str, end: float) -> bytes:
@@ -194,7 +221,7 @@ def _read(answer: HTTPResponse, config: Config, where: str, end: float) -> bytes
         length += len(part)
         if length > config.most_bytes:
             raise ValueError(
-                f"{where} answered more than {config.most_bytes} bytes, the most that are taken (most_bytes)"
+                f"{where} answered more than {config.most_bytes} bytes, the most that are taken: set remote.most_bytes"
             )
         if time.monotonic() > end:
             raise TimeoutError

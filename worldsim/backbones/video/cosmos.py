@@ -70,7 +70,7 @@ class Cosmos:
         self.second = type(pipe).__name__ == "Cosmos2VideoToWorldPipeline"
         net, vae, scheduler = pipe.transformer.config, pipe.vae.config, pipe.scheduler.config
         parts.check_channels(int(net.in_channels), int(vae.z_dim), int(vae.z_dim) + 1)
-        _, kind = parts.schedule_of(pipe.scheduler)
+        _, kind = parts.schedule_of(pipe.scheduler, spaced=False)
         low, high = (0.002, 80.0) if self.second else (0.01, 200.0)
         self.schedule = Levels(float(scheduler.get("sigma_min") or low), float(scheduler.get("sigma_max") or high))
         stride, patch = int(vae.scale_factor_spatial), [int(p) for p in net.patch_size]

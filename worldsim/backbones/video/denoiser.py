@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
+from worldsim.backbones.hub import VOLATILE
 from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
 
@@ -84,11 +85,13 @@ class VideoDenoiser(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of weights, settings, guidance and text; taken when first asked for."""
+        """A hash of weights, configurations, settings, guidance and text; taken when first asked for."""
         if self._fingerprint is None:
             state = {f"{name}.{key}": v for name, net in self.networks.items() for key, v in net.state_dict().items()}
             state |= {f"text.{name}": value for name, value in self.text.items()}
-            self._fingerprint = fingerprint(state, {**self.family.identity, "fps": self.spec.fps}, self.guidance)
+            configs = {name: _settings(net) for name, net in self.networks.items()}
+            settings = {**self.family.identity, "fps": self.spec.fps, "configs": configs}
+            self._fingerprint = fingerprint(state, settings, self.guidance)
         return self._fingerprint
 
     def encode(self, video: Tensor) -> Tensor:
@@ -109,6 +112,7 @@ class VideoDenoiser(Frozen):
     def condition(self, first: Tensor, frames: int) -> Condition:
         """See `protocols.FrozenDenoiser.condition`. Raises ValueError for frames that the model does not take."""
         spec, (rows, given, _, height, width) = self.spec, first.shape
+        check_floats("the first frames", first)
         count = check_size(spec, frames, height, width)
         if not 0 <= given <= min(spec.given, frames):
             raise ValueError(f"{given} first frames are given; this model takes 0 to {min(spec.given, frames)}")
@@ -128,10 +132,7 @@ class VideoDenoiser(Frozen):
         Gradients flow to `noisy` where they are asked for. Raises ValueError for levels that differ between the frames
         of a model that takes one.
         """
-        if sigma.shape != noisy.shape[:2]:
-            raise ValueError(
-                f"sigma has shape {list(sigma.shape)}; these latents take [B, F] = {list(noisy.shape[:2])}"
-            )
+        check_levels(sigma, noisy)
         held = condition.clean_mask > 0
         if not self.spec.per_frame and bool((sigma != sigma[:, -1:]).logical_and(~held).any()):
             raise ValueError("the levels of a clip differ, and this model takes one for all its frames")
@@ -170,6 +171,13 @@ class VideoDenoiser(Frozen):
         if self.spec.guidance == "ramp":
             scale = torch.linspace(1, self.guidance, own.shape[2]).to(own)[:, None, None]
         return unguided + scale * (output - unguided)
+
+
+def _settings(network: nn.Module) -> dict[str, Any]:
+    """The configuration of a network of diffusers or transformers, without where it lies and who reads it."""
+    config: Any = getattr(network, "config", {})
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in values.items() if not name.startswith("_") and name not in VOLATILE}
 
 
 def find_sites(network: nn.Module) -> tuple[Site, ...]:
@@ -219,4 +227,19 @@ def check_video(spec: DenoiserSpec, video: Tensor) -> int:
     """F of a video [B, T, 3, Y, X]. Raises ValueError for another shape."""
     if video.ndim != 5 or video.shape[2] != 3:
         raise ValueError(f"the video has shape {list(video.shape)}; give [B, T, 3, Y, X] in [-1, 1]")
+    check_floats("the video", video)
     return check_size(spec, video.shape[1], video.shape[3], video.shape[4])
+
+
+def check_levels(sigma: Tensor, noisy: Tensor) -> None:
+    """Raise ValueError for levels of another shape than the [B, F] of latents."""
+    if sigma.shape != noisy.shape[:2]:
+        raise ValueError(f"sigma has shape {list(sigma.shape)}; these latents take [B, F] = {list(noisy.shape[:2])}")
+
+
+def check_floats(name: str, values: Tensor) -> None:
+    """Raise ValueError for whole numbers, such as bytes, where numbers in [-1, 1] are meant."""
+    if not values.is_floating_point():
+        raise ValueError(
+            f"{name} holds {values.dtype}; give floats in [-1, 1] (`worldsim.data.cache.to_video` makes them of bytes)"
+        )

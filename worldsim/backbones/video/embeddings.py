@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,11 +28,14 @@ def mark(index: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]], *p
 
 
 def stored(file: Path, due: str) -> dict[str, Tensor] | None:
-    """The embedding that was kept, None if there is none. Raises ValueError if its mark is another than is due."""
+    """The embedding that was kept, None if there is none. Raises ValueError for a damaged one, or another mark."""
     if not file.is_file():
         return None
-    with safe_open(file, "pt") as opened:
-        found = (opened.metadata() or {}).get("embeddings")
+    try:
+        with safe_open(file, "pt") as opened:
+            found = (opened.metadata() or {}).get("embeddings")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, and it is made again") from error
     if found != due:
         raise ValueError(
             f"{file} holds the embedding of other prompts, or for another model: name another file, and it is made"

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, SafetensorsParsingError
 
 from worldsim.backbones.video import embeddings, room
 from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser
@@ -23,6 +23,7 @@ from worldsim.pretrained import PIPELINE, resolve
 from worldsim.protocols import DenoiserSpec
 
 log = logging.getLogger(__name__)
+CHECK = "Check the spelling, the network and, for a gated model, that you are logged in"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def build(config: Config) -> VideoDenoiser:
     that is missing, ValueError for a pipeline that is not known (all that are, are named) and MemoryError, before
     loading, if the weights do not fit.
     """
-    name, known = resolve(config.name, PIPELINE), families()
+    known = families()
+    try:
+        name = resolve(config.name, PIPELINE)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (of a pipeline that is known here: {', '.join(known)})") from error
     index = table(name, PIPELINE, config.name)
     pipeline = str(index.get("_class_name"))
     if pipeline not in known:
@@ -90,20 +95,17 @@ def build(config: Config) -> VideoDenoiser:
     text = None if config.embeddings is None else embeddings.stored(config.embeddings, mark)
     skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
     load = vars(known[pipeline]).get("load", _load)
+    ours = load is not _load
+    folder = Path(name) if Path(name).is_dir() else _fetched(name, config, index, skipped, ours)
+    _check_parts(folder, index, skipped, config, ours)
+    _check_memory(folder, index, skipped, config, ours)
+    log.info("loading %s (%s)", config.name, pipeline)
     try:
-        folder = Path(name) if Path(name).is_dir() else _fetched(name, config, skipped, load is not _load)
-        _check_parts(folder, index, skipped, config, load is not _load)
-        _check_memory(folder, index, skipped, config, load is not _load)
-        log.info("loading %s (%s)", config.name, pipeline)
-        pipe: Any = (
-            _load(folder, config, skipped) if load is _load else load(folder, getattr(torch, config.dtype), skipped)
-        )
-    except (OSError, HfHubHTTPError) as error:
-        raise FileNotFoundError(
-            f"cannot load '{config.name}': {str(error).splitlines()[0]}. Check the spelling, the network and, for a "
-            "gated model, that you are logged in"
-        ) from error
+        pipe: Any = load(folder, getattr(torch, config.dtype), skipped) if ours else _load(folder, config, skipped)
+    except OSError as error:
+        raise FileNotFoundError(f"cannot load '{config.name}' ({folder}): {str(error).splitlines()[0]}") from error
     family = known[pipeline].wrap(pipe)
+    _check_weights(folder, family.networks)
     if config.tiling:
         _tile(config, pipe, family)
     if config.fps is not None:
@@ -124,7 +126,7 @@ def _embedded(config: Config, pipe: Any, family: Any, mark: str) -> dict[str, to
     text = family.embed(config.prompt, config.negative_prompt)
     if config.embeddings is not None:
         if not text:
-            raise ValueError(f"'{config.name}' has no embedding of a prompt to be kept: leave out --embeddings")
+            raise ValueError(f"'{config.name}' has no embedding of a prompt to be kept: leave embeddings out")
         embeddings.store(config.embeddings, mark, text)
     for part in TEXT_PARTS:  # they are not needed again, and they are large
         if part in vars(pipe):
@@ -132,12 +134,47 @@ def _embedded(config: Config, pipe: Any, family: Any, mark: str) -> dict[str, to
     return text
 
 
-def _fetched(name: str, config: Config, skipped: tuple[str, ...], ours: bool) -> Path:
-    """The folder that a model of the hub is fetched into, whole but for the parts that are skipped."""
-    if ours:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    given: dict[str, Any] = {"variant": config.variant, **dict.fromkeys(skipped)}
-    return Path(DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False, **given))
+def _fetched(name: str, config: Config, index: dict[str, Any], skipped: tuple[str, ...], ours: bool) -> Path:
+    """The folder that a model of the hub is fetched into, whole but for the parts that are skipped.
+
+    Raises MemoryError before weights are fetched that do not fit, FileNotFoundError for what the hub does not give.
+    """
+    try:
+        _check_room_ahead(name, config, index, skipped, ours)
+    except (OSError, HfHubHTTPError, SafetensorsParsingError) as error:  # offline, and maybe fetched long ago
+        log.debug("the hub does not tell the size of %s: %s", name, error)
+    try:
+        if ours:
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        given: dict[str, Any] = {"variant": config.variant, **dict.fromkeys(skipped)}
+        return Path(DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False, **given))
+    except (OSError, HfHubHTTPError) as error:
+        raise FileNotFoundError(
+            f"cannot load '{config.name}': {str(error).splitlines()[0].rstrip('.')}. {CHECK}"
+        ) from error
+
+
+def _check_room_ahead(name: str, config: Config, index: dict[str, Any], skipped: tuple[str, ...], ours: bool) -> None:
+    """Raise MemoryError for a model of the hub that will not fit: of its weights only the heads of files are read."""
+    api, sizes = HfApi(), {}
+    files = [Path(file) for file in api.list_repo_files(name) if file.endswith(".safetensors")]
+    for part in _parts(index, skipped):
+        read = room.picked([file for file in files if file.parent == Path(part)], config.variant)
+        heads = [api.parse_safetensors_file_metadata(name, file.as_posix()) for file in read]
+        numbers = sum(sum(head.parameter_count.values()) for head in heads)
+        sizes[part] = numbers * _dtype(config, part, ours).itemsize
+    _check_room(Path(name), index, sizes, config)
+
+
+def _check_weights(folder: Path, networks: dict[str, Any]) -> None:
+    """Raise ValueError for networks of which weights are missing: diffusers leaves them without any."""
+    for name, network in networks.items():
+        missing = [key for key, value in network.state_dict().items() if value.is_meta]
+        if missing:
+            raise ValueError(
+                f"the weights in {folder / name} lack {len(missing)} tensors of its config.json ({missing[0]}, ...): "
+                "fetch the whole model"
+            )
 
 
 def _load(folder: Path, config: Config, skipped: tuple[str, ...]) -> Any:
@@ -190,8 +227,7 @@ def table(name: str, which: str, asked: str) -> dict[str, Any]:
         except (OSError, HfHubHTTPError, ValueError) as error:
             raise FileNotFoundError(
                 f"cannot load the video model '{asked}': no such folder here, and the hub did not give it "
-                f"({str(error).splitlines()[0]}). Check the spelling, the network and, for a gated model, that you are "
-                "logged in"
+                f"({str(error).splitlines()[0].rstrip('.')}). {CHECK}"
             ) from error
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
@@ -230,7 +266,7 @@ def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], 
     if bare and config.variant is None:
         raise ValueError(
             f"{', '.join(sorted(part.name for part in bare))} of '{config.name}' has weights only as the variant "
-            f"{', '.join(known)}: name it with --variant"
+            f"{', '.join(known)}: name it (variant)"
         )
 
 
@@ -240,6 +276,11 @@ def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...],
         part: _dtype(config, part, ours).itemsize * room.entries(folder / part, config.variant)
         for part in _parts(index, skipped)
     }
+    _check_room(folder, index, sizes, config)
+
+
+def _check_room(folder: Path, index: dict[str, Any], sizes: dict[str, int], config: Config) -> None:
+    """See `room.check`."""
     pictured = index.get("_class_name") == "HunyuanVideoImageToVideoPipeline"  # its texts are read with pictures
     let_go = frozenset(() if pictured and not config.offload else TEXT_PARTS)
     room.check(folder, sizes, let_go, config.device, config.offload)

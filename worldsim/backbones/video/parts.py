@@ -10,12 +10,17 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video.denoiser import by_row
+from worldsim.diffusion import schedules
 from worldsim.protocols import Schedule
 
 
-def schedule_of(scheduler: Any) -> tuple[Schedule, diffusion.Kind]:
-    """The levels of a scheduler, and what its network predicts. Raises ValueError for one that is not known."""
-    return diffusion.from_config({**scheduler.config, "_class_name": type(scheduler).__name__})
+def schedule_of(scheduler: Any, spaced: bool = True) -> tuple[Schedule, diffusion.Kind]:
+    """The levels of a scheduler, and what its network predicts. Raises ValueError for one that is not known.
+
+    spaced: whether they are spaced as its config says; else the family does that itself.
+    """
+    given = {**scheduler.config, "_class_name": type(scheduler).__name__}
+    return diffusion.from_config(given if spaced else {**given, **dict.fromkeys(schedules.RESPACED, False)})
 
 
 def check_channels(taken: int, given: int, expected: int, network: str = "transformer") -> None:

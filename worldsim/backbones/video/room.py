@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 CONTAINER = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -21,7 +21,11 @@ EXPERTS = ("transformer", "transformer_2")
 
 def weights_of(folder: Path, variant: str | None) -> list[Path]:
     """The files of weights of a part that are read: those of the variant (model.fp16.safetensors) if it has them."""
-    files = sorted(folder.glob("*.safetensors"))
+    return picked(sorted(folder.glob("*.safetensors")), variant)
+
+
+def picked(files: list[Path], variant: str | None) -> list[Path]:
+    """Of the files of weights of a part those that are read."""
     asked = [file for file in files if variant in variants([file])]
     return asked or [file for file in files if "." not in file.stem]
 
@@ -32,11 +36,14 @@ def variants(files: Iterable[Path]) -> list[str]:
 
 
 def entries(folder: Path, variant: str | None = None) -> int:
-    """How many numbers the weights of a part hold, of the files that are read."""
+    """How many numbers the weights of a part hold, of the files that are read. Raises ValueError for a damaged one."""
     count = 0
     for file in weights_of(folder, variant):
-        with safe_open(file, "pt") as weights:
-            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        try:
+            with safe_open(file, "pt") as weights:
+                count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}): fetch it again, or restore it from a copy") from error
     return count
 
 
@@ -47,11 +54,11 @@ def check(folder: Path, sizes: Mapping[str, int], let_go: frozenset[str], device
     `offload` one at a time.
     """
     what = f"the weights of {folder}"
-    _check(what, sum(sizes.values()), host_free(), "cpu", "--embeddings FILE (made once elsewhere)")
+    _check(what, sum(sizes.values()), host_free(), "cpu", "the setting embeddings (a FILE, made once elsewhere)")
     if device.startswith("cuda") and torch.cuda.is_available():
         kept = [size for part, size in sizes.items() if part not in let_go]
         need = max(kept, default=0) if offload else sum(kept)
-        remedy = "--embeddings FILE (made once elsewhere)" if offload else "--offload"
+        remedy = "the setting embeddings (a FILE, made once elsewhere)" if offload else "the setting offload"
         _check(what, need, torch.cuda.mem_get_info(device)[0], device, remedy)
 
 
@@ -78,5 +85,5 @@ def _check(what: str, need: int, free: int, where: str, remedy: str) -> None:
     if need > free:
         raise MemoryError(
             f"{what}: {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
-            f"{where}: try {remedy}, --dtype bfloat16, or a smaller model"
+            f"{where}: try {remedy}, dtype bfloat16, or a smaller model"
         )

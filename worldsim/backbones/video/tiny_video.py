@@ -120,11 +120,20 @@ def save(
     with filling(folder) as new:
         for name, part in (("vae", vae), ("transformer", transformer), ("scheduler", scheduler)):
             part.save_pretrained(new / name)
+            _forget_place(new / name)
         name = type(vae).__name__
         told = {"_class_name": PIPELINES[0], **CLASSES, "vae": (AUTOENCODERS[name][0], name)}
         atomic_write_json(new / PIPELINE, told)
         for name, value in (beside or {}).items():
             atomic_write_json(new / name, value)
+
+
+def _forget_place(folder: Path) -> None:
+    """Take out of a config.json where the part was read from: it is nobody's business, and gone tomorrow."""
+    file = folder / "config.json"
+    if file.is_file():
+        told = json.loads(file.read_text(encoding="utf-8"))
+        atomic_write_json(file, {name: value for name, value in told.items() if name != "_name_or_path"})
 
 
 def wrap(pipe: Any) -> TinyVideo:

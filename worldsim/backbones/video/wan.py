@@ -18,7 +18,7 @@ class Wan:
     """Latents of 16 channels (8 x 8 x 4) or 48 (16 x 16 x 4), rectified flow, true classifier-free guidance.
 
     Image-to-video of 2.1 and A14B is told the first frame in channels beside the noisy ones, and of 2.1 its CLIP
-    features; TI2V-5B has the first latent itself in place, at time 0.
+    features; TI2V-5B has the first latent itself in place, at time 0, or none: one folder for both, saved as either.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -41,7 +41,7 @@ class Wan:
             kind=kind,
             guidance="cfg",
             per_frame=self.per_token,
-            given=int(self.pictured),
+            given=int(self.pictured or self.per_token),
             fps=24.0 if self.per_token else 16.0,
         )
         names = ("transformer", "transformer_2", "vae", "image_encoder")

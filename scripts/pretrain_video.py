@@ -57,9 +57,10 @@ class Config:
     autoencoder_batch: int = 32
     steps: int = 4500
     """Updates of the transformer in this run."""
-    frames: int = 8
-    """Of a clip. With 4, and twice the batch, more of an update is spent on the frame after what is known."""
-    batch: int = 32
+    batch: int = 8
+    """Clips of an update: seven frames of each are predicted, and many small updates learned more in the same time."""
+    gaps: tuple[int, int] = (1, 2)
+    """Frames of the data between two of a clip. Further apart, what moves is anybody's guess without its actions."""
     minutes: float = 100.0
     """The most that the autoencoder takes, and the transformer."""
     bundle: Path = ROOT / "tiny-video"
@@ -132,7 +133,7 @@ def job(config: Config, sets: tuple[Path, ...]) -> pretrain_video.Config:
         config.start,
         stage=cast(Literal["tables", "autoencoder", "latents", "transformer"], last),
         weights=WEIGHTS,
-        frames=config.frames,
+        gaps=config.gaps,
         batch=config.batch,
         autoencoder=learner,
         autoencoder_train=train.Config(config.autoencoder_steps, 60 * config.minutes),

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from tests.video_pipelines import lively, seeded
-from worldsim import diffusion, files
+from worldsim import diffusion, files, keys
 from worldsim.backbones import video
 from worldsim.backbones.video import tiny_video
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
@@ -129,6 +129,31 @@ def test_clips_are_sampled_frame_by_frame_as_well_as_at_once(denoiser: VideoDeno
     later[:, :, 2] = grid[0, 0, 2]  # the last frame waits while the second is denoised: it sees no less
     first = diffusion.sample(denoise, noise, later, "euler")
     torch.testing.assert_close(first[:, 1], found[:, 1], rtol=1e-4, atol=1e-4)
+
+
+def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(denoiser: VideoDenoiser) -> None:
+    clip = torch.rand(2, 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    condition, key = denoiser.condition(clip, F), keys.rows(0, 2)
+    found = diffusion.sample_frames(denoiser, condition, key, 4, "heun")
+    torch.testing.assert_close(
+        found, diffusion.sample_clips(denoiser, condition, key, 4, "heun", 4), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(found[:, 0], condition.clean[:, 0])
+    alone = diffusion.sample_frames(denoiser, denoiser.condition(clip[1:], F), key[1:], 4, "euler", 1.0)
+    together = diffusion.sample_frames(denoiser, condition, key, 4, "euler", 1.0)
+    torch.testing.assert_close(alone, together[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_frames_after_clean_ones_are_predicted_at_once_as_each_of_them_alone() -> None:
+    one, clean, noisy = network(), latents(), latents(seed=7)
+    time = torch.linspace(50, 1000, F).expand(len(clean), F)
+    with torch.no_grad():
+        flow, unsure = one.after_clean(clean, noisy, time)
+        for i in range(F):
+            frames = torch.cat([clean[:, : i + 1], noisy[:, i : i + 1]], 1)
+            times = torch.cat([torch.zeros(len(clean), i + 1), time[:, i : i + 1]], 1)
+            torch.testing.assert_close(flow[:, i], one(frames, times)[:, -1], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(unsure[:, i], one.unsure(times)[:, -1])
 
 
 def test_in_bfloat16_it_predicts_nearly_the_same(denoiser: VideoDenoiser, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_it_keeps_the_contract_of_a_learner(precision: str) -> None:
 
 
 def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
-    one = learner(100, continued=0.8, lr=1e-2)
+    one = learner(100, continued=0.8, lr=1e-2, taught=1)
     start = one.judge()["held_out/loss"]
     losses: list[float] = []
     for step in range(100):
@@ -119,6 +119,15 @@ def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
         found = one._errors(one.weights.mean, NoisyClips(latents, noise, sigma))[0]
         errors.append(float((found * network().unsure(SCHEDULE.time(sigma)).square())[:, 1:].mean()))
     assert errors[0] < 0.9 * errors[1]
+
+
+def test_in_three_of_four_updates_frames_follow_clean_ones_and_copy_what_these_tell() -> None:
+    one = learner(100, lr=1e-2)
+    assert [one.batch(step).taught for step in range(8)] == [False, True, True, True] * 2
+    start = one.judge()["held_out/loss"]
+    for step in range(100):
+        one.update(one.batch(step), step)
+    assert one.judge()["held_out/loss"] < 0.6 * start  # the next frame is .7 of the one before: all of it can be known
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from worldsim.diffusion.clips import (
     loss_weights,
     put_in_place,
     sample_clips,
+    sample_frames,
 )
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
@@ -51,6 +52,7 @@ __all__ = [
     "ratio",
     "sample",
     "sample_clips",
+    "sample_frames",
     "spread",
     "to_x0",
     "unpack",

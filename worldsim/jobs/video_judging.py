@@ -182,9 +182,12 @@ def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: T
     """The frames [B, H, 3, Y, X] that a model puts after the given ones."""
     condition = denoiser.condition(video[:, : sampling.given], video.shape[1])
     noise = keys.fold(key, SAMPLING)
-    latents = diffusion.sample_clips(
-        denoiser, condition, noise, sampling.steps, sampling.method, sampling.lag, sampling.eta
-    )
+    how = (sampling.steps, sampling.method)
+    alone = denoiser.spec.in_place and denoiser.spec.group == 1 and not condition.inputs
+    if alone and denoiser.spec.per_frame and sampling.lag >= sampling.steps:
+        latents = diffusion.sample_frames(denoiser, condition, noise, *how, sampling.eta)
+    else:
+        latents = diffusion.sample_clips(denoiser, condition, noise, *how, sampling.lag, sampling.eta)
     return denoiser.decode(latents)[:, sampling.given :]
 
 

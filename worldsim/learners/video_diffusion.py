@@ -2,8 +2,9 @@
 
 The loss is the squared error of the flow, noise - x0 (Lipman et al. 2022; Liu et al. 2022), over the variance that it
 has before the network looks, as in EDM (Karras et al. 2022): else what moves, a small part of the variance of a frame
-whose past is known, would weigh nothing. Levels are drawn as the schedule says, and frames have levels of their own
-(diffusion forcing, Chen et al. 2024).
+whose past is known, would weigh nothing. Levels are drawn as the schedule says. In most updates every frame follows
+clean ones, which is how clips are drawn frame by frame (teacher forcing, Williams and Zipser 1989); in the others
+frames have levels of their own (diffusion forcing, Chen et al. 2024).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of t, the share of noise: the loss is log
 class Config:
     """How a video diffusion model is trained."""
 
+    taught: int = 4
+    """Of so many updates all but one are of frames that each follow clean ones; 1: none is."""
     continued: float = 0.95
     """Share of the clips that go on from clean first frames; the others have a level of its own for every frame."""
     given: int = 4
@@ -39,7 +42,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        check_numbers(self, ("given",), (), ("seed",), ("continued", "shared"))
+        check_numbers(self, ("given", "taught"), (), ("seed",), ("continued", "shared"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class NoisyClips:
     latents: Tensor  # [B, F, C, h, w], of about unit variance
     noise: Tensor  # [B, F, C, h, w]
     sigma: Tensor  # [B, F] noise over signal, 0 for clean frames
+    taught: bool = False  # each frame but the first follows the clean ones before it, whatever their own sigma
 
 
 def draw_levels(config: Config, schedule: Schedule, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -102,7 +106,8 @@ class VideoDiffusionLearner:
         parts = []
         with torch.no_grad():
             for rows in torch.arange(len(self.held_out.latents)).split(32):
-                part = NoisyClips(self.held_out.latents[rows], self.held_out.noise[rows], self.held_out.sigma[rows])
+                whole = self.held_out
+                part = NoisyClips(whole.latents[rows], whole.noise[rows], whole.sigma[rows], whole.taught)
                 parts.append(self._errors(self.weights.mean, part))
         errors, noisy, t = (torch.cat(part) for part in zip(*parts, strict=True))
         whole = {"loss": float((errors * noisy).sum() / noisy.sum().clamp_min(1))}
@@ -113,6 +118,8 @@ class VideoDiffusionLearner:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step + 1)
         noise = torch.randn(latents.shape, generator=generator)
         shape = (latents.shape[0], latents.shape[1])
+        if self.config.taught > 1 and (step + 1) % self.config.taught != 1:
+            return NoisyClips(latents, noise, self.schedule.draw(torch.rand(shape, generator=generator)), taught=True)
         return NoisyClips(latents, noise, draw_levels(self.config, self.schedule, shape, generator))
 
     def _errors(self, network: BlockCausalTransformer, batch: NoisyClips) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +128,10 @@ class VideoDiffusionLearner:
         alpha, t = self.schedule.native(sigma)
         own = diffusion.spread(alpha, latents) * latents + diffusion.spread(t, latents) * noise
         time = self.schedule.time(sigma)
+        if batch.taught:
+            flow, unsure = network.after_clean(latents[:, :-1], own[:, 1:], time[:, 1:])
+            errors = (flow - (noise - latents)[:, 1:]).square().mean((2, 3, 4))
+            return errors / unsure.square(), sigma[:, 1:] > 0, t[:, 1:]
         flow = network(own, time).float()
         errors = (flow - (noise - latents)).square().mean((2, 3, 4))
         return errors / network.unsure(time).square(), sigma > 0, t

@@ -89,6 +89,36 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         pairs = zip(kept.parts, new, strict=True)
         return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs), last, before)
 
+    def after_clean(self, clean: Tensor, noisy: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow [B, F, C, h, w] of noisy frames that each follow clean ones, and what is unsure of it [B, F].
+
+        clean [B, F, C, h, w]; frame i of `noisy`, at times [B, F], comes after frames 0 to i of `clean` and sees no
+        other noisy one. It is what `forward` gives of each of them alone, for the price of two passes (teacher
+        forcing).
+        """
+        config: Any = self.config
+        rows, frames, _, height, width = clean.shape
+        grid = (height // int(config.patch), width // int(config.patch))
+        clean, noisy, t = clean.float(), noisy.float(), time.float() / 1000
+        known = torch.zeros_like(t)
+        before, before_it = (_later(clean, by) for by in (1, 2))
+        first = filtering.variances(1 - known, known, float(config.change))
+        variance = torch.full_like(t, float(config.change))
+        levels, spreads = torch.cat([known, t], 1), torch.cat([first, variance], 1)
+        told = self.time(torch.cat([waves(levels), waves(spreads.sqrt())], -1).to(self.dtype))
+        maps = torch.cat([torch.cat([clean, before, before_it], 2), torch.cat([noisy, clean, before], 2)], 1)
+        x, fine = self.around.tokens(maps.to(self.dtype), told)
+        at = torch.arange(frames, device=clean.device) * float(config.seconds)
+        at = torch.cat([at, at + float(config.seconds)]).expand(rows, -1)
+        angles = rotary_angles(at, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
+        mask = _after_clean(frames, x.shape[2], clean.device)
+        modulation = self.modulation(told).unflatten(-1, (6, -1))
+        for block in self.blocks:
+            x, _ = cast(FrameBlock, block)(x, modulation, angles, mask)
+        fine = fine.unflatten(0, (rows, 2 * frames))[:, frames:].flatten(0, 1)
+        added = self._added(x[:, frames:], fine, told[:, frames:])
+        return filtering.flow(noisy, t, clean, variance, added), filtering.unsure(t, variance)
+
     def unsure(self, time: Tensor) -> Tensor:
         """The deviation of the flow [B, F] before the network looks, of frames at times [B, F]: a scale for losses."""
         t = time.float() / 1000
@@ -118,9 +148,12 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             past = None if kept is None else kept.parts[i]
             x, own = cast(FrameBlock, block)(x, modulation, angles, mask, past)
             new.append(own)
+        return filtering.flow(noisy, t, mean, variance, self._added(x, fine, told)), tuple(new)
+
+    def _added(self, x: Tensor, fine: Tensor, told: Tensor) -> Tensor:
+        """What is added to the filter's x0, in units of what that leaves unsure."""
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
-        added = self.around.maps(self.norm(x) * (1 + scale) + shift, fine, told)
-        return filtering.flow(noisy, t, mean, variance, added.float()), tuple(new)
+        return self.around.maps(self.norm(x) * (1 + scale) + shift, fine, told).float()
 
     def _past(self, noisy: Tensor, t: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor, Tensor]:
         """Variance [B, F] and mean [B, F, C, h, w] of each frame by those before it, and the mean of the one before."""
@@ -129,3 +162,16 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.last)
         first = torch.zeros_like(mean[:, :1]) if kept is None else kept.before[:, None]
         return variance, mean, torch.cat([first, mean[:, :-1]], 1)
+
+
+def _later(frames: Tensor, by: int) -> Tensor:
+    """Frames [B, F, ...] moved later, zeros before the first."""
+    return torch.cat([torch.zeros_like(frames[:, :by]), frames[:, :-by]], 1)[:, : frames.shape[1]]
+
+
+def _after_clean(frames: int, tokens: int, device: torch.device) -> Tensor:
+    """[2 F N, 2 F N], true where a token of F clean frames, or of the F noisy ones behind them, is seen by another."""
+    at = torch.arange(frames, device=device)
+    past, own = at[:, None] >= at, at[:, None] == at
+    seen = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, own], 1)])
+    return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)

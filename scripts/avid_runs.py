@@ -60,8 +60,9 @@ KINDS: dict[str, list[str]] = {
 MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
 FEWEST, OTHERS = 50, (200, 800)
-BUDGET = ["--train.steps", "1500", "--batch", "32", "--frames", "8", "--shown", "2", "--held-out", "64"]
-BUDGET = [*BUDGET, "--frames-per-step", "6"]  # all that are not given, as in the paper
+BUDGET = ["--train.steps", "1000", "--batch", "32", "--frames", "3", "--shown", "2", "--held-out", "64"]
+SAMPLING = ["--sampling.steps", "10", "--sampling.eta", "1"]
+BUDGET = [*BUDGET, "--frames-per-step", "1", *SAMPLING]  # the next frame, which is what the base was trained for
 ONE = ["--train.steps", "1", "--shown", "0"]  # what is wanted is what lies around the training
 
 
@@ -132,6 +133,7 @@ def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
         "32",
         "--video.fit-clips",
         "512",
+        *("--video.steps", "10", "--video.lag", "10", "--video.eta", "1"),  # of the base alone
     ]
 
     def judge() -> list[Any]:

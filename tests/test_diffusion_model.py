@@ -93,6 +93,17 @@ def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:
         )
     with pytest.raises(ValueError, match="steps is 0"):
         Sampling(steps=0)
+    with pytest.raises(ValueError, match="of euler alone"):
+        Sampling(eta=1.0, method="heun")
+
+
+def test_noise_that_is_drawn_anew_along_the_way_is_a_function_of_the_key(base: VideoDenoiser) -> None:
+    world, action = model(base, 1), torch.zeros(2, 2, 2)
+    state = world.encode(seen(2), torch.zeros(2, 1, 2, 2), keys.rows(0, 2))
+    plain = world.step(state, action).latent
+    world.sampling = Sampling(steps=3, eta=1.0)
+    one, two = (world.step(state, action).latent for _ in range(2))
+    assert torch.equal(one, two) and not torch.allclose(one, plain, atol=1e-3)
 
 
 class Recorded(torch.nn.Module):

@@ -38,6 +38,8 @@ class Sampling:
     steps: int = 10
     """Denoising steps."""
     method: Method = "euler"
+    eta: float = 0.0
+    """Of `euler`: how much of the noise is drawn anew at each step; 1 is ancestral (DDPM)."""
     guidance: float = 1.0
     """Of the actions (see `diffusion.Steered`); 1 is none."""
     rows: int = 64
@@ -47,6 +49,8 @@ class Sampling:
         """Raises ValueError for a number that no sampling can have."""
         if self.steps < 1 or self.rows < 1:
             raise ValueError(f"steps is {self.steps} and rows {self.rows}: they must be 1 or more")
+        if not 0 <= self.eta <= 1 or (self.eta and self.method != "euler"):
+            raise ValueError(f"eta is {self.eta} with method {self.method}: it is from 0 to 1, and of euler alone")
         if not self.guidance >= 0:
             raise ValueError(f"guidance is {self.guidance}, it must be 0 or more")
 
@@ -187,7 +191,8 @@ class DiffusionModel(nn.Module):
         condition = diffusion.put_in_place(frames, total) if self.single else self.base.condition(frames, total)
         told = Moves(moves, torch.ones_like(key, dtype=torch.bool))
         steered = Steered(self.base, self.adapter, told, self.sampling.guidance)
-        clip = diffusion.sample_clips(steered, condition, key, self.sampling.steps, self.sampling.method)
+        how = self.sampling
+        clip = diffusion.sample_clips(steered, condition, key, how.steps, how.method, eta=how.eta)
         if self.single:
             return pack(clip[:, count:]), clip[:, count:]
         fresh = self.spec.latent[0] // self._tokens(clip)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,6 +140,11 @@ def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(d
         found, diffusion.sample_clips(denoiser, condition, key, 4, "heun", 4), rtol=1e-4, atol=1e-4
     )
     assert torch.equal(found[:, 0], condition.clean[:, 0])
+    forgetful: Any = SimpleNamespace(spec=denoiser.spec, schedule=denoiser.schedule, x0=denoiser.x0)
+    again = diffusion.sample_frames(forgetful, condition, key, 4, "heun")
+    torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="draw whole clips"):
+        diffusion.sample_frames(forgetful, replace(condition, inputs=(clip,)), key, 4)
     alone = diffusion.sample_frames(denoiser, denoiser.condition(clip[1:], F), key[1:], 4, "euler", 1.0)
     together = diffusion.sample_frames(denoiser, condition, key, 4, "euler", 1.0)
     torch.testing.assert_close(alone, together[1:], rtol=1e-4, atol=1e-4)

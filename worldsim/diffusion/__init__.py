@@ -19,7 +19,7 @@ from worldsim.diffusion.clips import (
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
-from worldsim.diffusion.steered import Denoising, Steered
+from worldsim.diffusion.steered import Denoising, Remembering, Steered
 from worldsim.diffusion.tokens import PATCH, pack, unpack
 from worldsim.protocols import Schedule
 
@@ -32,6 +32,7 @@ __all__ = [
     "Denoising",
     "Kind",
     "Method",
+    "Remembering",
     "Schedule",
     "Steered",
     "add_noise",

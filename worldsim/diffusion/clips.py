@@ -9,7 +9,7 @@ from worldsim import keys
 from worldsim.diffusion import filtering
 from worldsim.diffusion.parameterisation import add_noise, spread, weight
 from worldsim.diffusion.samplers import Method, sample
-from worldsim.diffusion.steered import Denoising
+from worldsim.diffusion.steered import Denoising, Remembering
 from worldsim.protocols import Condition, FrozenDenoiser
 
 FRESH = 1  # the stream of noise that comes in along the way
@@ -49,9 +49,9 @@ def sample_frames(
 ) -> Tensor:
     """As `sample_clips`, one frame after the other, each in `steps`, without the frames that come later.
 
-    That is what a model that sees no later frame makes of a lag of `steps` for two thirds of the price. Raises
-    ValueError for a model that takes one noise level for all frames, or whose given frames are not told by their
-    latents alone.
+    That is what a model that sees no later frame makes of a lag of `steps`, for two thirds of the price, or far less
+    where it keeps what it made of earlier frames (`Remembering`). Raises ValueError for a model that takes one noise
+    level for all frames, or whose given frames are not told by their latents alone.
     """
     spec, clean, held = denoiser.spec, condition.clean, condition.clean_mask > 0
     if not spec.per_frame or not spec.in_place or spec.group > 1 or condition.inputs:
@@ -59,20 +59,23 @@ def sample_frames(
     noise = keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
     x, levels = torch.where(spread(held, clean), clean, noise), denoiser.schedule.grid(steps).to(clean.device)
     for frame in range(clean.shape[1]):
-        if bool(held[:, frame].all()):
+        here = held[:, frame : frame + 1]
+        if bool(here.all()):
             continue
-        until = max(frame + 1, spec.least)
-        known = Condition(clean[:, :until], condition.clean_mask[:, :until])
-        here = torch.arange(until, device=clean.device)
-        later = torch.where(here > frame, levels[0], 0.0)
-        grid = torch.where((here == frame) & ~held[:, :until], levels[:, None, None], later)
+        after = denoiser.after(x[:, :frame]) if frame and isinstance(denoiser, Remembering) else None
+        start, judge = (0, denoiser) if after is None else (frame, after)
+        until = max(frame + 1, spec.least) if after is None else frame + 1
+        known = Condition(clean[:, start:until], condition.clean_mask[:, start:until])
+        place = torch.arange(start, until, device=clean.device)
+        free = (place == frame) & ~held[:, start:until]
+        grid = torch.where(free, levels[:, None, None], torch.where(place > frame, levels[0], 0.0))
         fresh = keys.fold(keys.fold(key.to(clean.device), FRESH), frame) if eta else None
 
-        def denoise(noisy: Tensor, sigma: Tensor, known: Condition = known) -> Tensor:
-            return denoiser.x0(noisy, sigma, known)
+        def denoise(noisy: Tensor, sigma: Tensor, judge: Denoising = judge, known: Condition = known) -> Tensor:
+            return judge.x0(noisy, sigma, known)
 
-        drawn = sample(denoise, x[:, :until], grid, method, eta, fresh)
-        x = torch.cat([x[:, :frame], drawn[:, frame : frame + 1], x[:, frame + 1 :]], 1)
+        drawn = sample(denoise, x[:, start:until], grid, method, eta, fresh)
+        x = torch.cat([x[:, :frame], drawn[:, frame - start : frame - start + 1], x[:, frame + 1 :]], 1)
     return x
 
 

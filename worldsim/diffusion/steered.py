@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,16 @@ class Denoising(Protocol):
 
     def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """See `protocols.FrozenDenoiser`."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A denoiser that can keep what it makes of clean frames, so that a frame after them costs one frame."""
+
+    def after(self, clean: Tensor) -> Denoising | None:
+        """What denoises frames [B, F', C, h, w] after clean ones [B, k, C, h, w], exactly as the denoiser would with
+        these before them; conditions are of the later frames alone. None: this model keeps nothing."""
         ...
 
 

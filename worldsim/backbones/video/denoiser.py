@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,9 @@ from torch import Tensor, nn
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.backbones.hub import VOLATILE
+from worldsim.backbones.video.sites import find_sites
 from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
-
-BLOCKS = ("blocks", "transformer_blocks", "single_transformer_blocks")
-RESIDUAL = ("ResnetBlock2D", "SpatioTemporalResBlock")
 
 DENOISERS = ("transformer", "transformer_2", "unet")
 """What families call the networks that take noise away."""
@@ -56,6 +55,19 @@ class Family(Protocol):
         text: as `embed` gave it, and `guidance` [B] where that is told to the network (distilled).
         unguided: the prediction that guidance moves away from.
         """
+        ...
+
+
+@runtime_checkable
+class CausalFamily(Protocol):
+    """A family whose frames see no later one, so that what it makes of clean ones can be kept."""
+
+    def remember(self, clean: Tensor) -> Any:
+        """What is kept of clean frames [B, C, k, h, w]."""
+        ...
+
+    def output_after(self, noisy: Tensor, time: Tensor, kept: Any) -> Tensor:
+        """As `Family.output`, of frames after those that are kept."""
         ...
 
 
@@ -136,11 +148,28 @@ class VideoDenoiser(Frozen):
         held = condition.clean_mask > 0
         if not self.spec.per_frame and bool((sigma != sigma[:, -1:]).logical_and(~held).any()):
             raise ValueError("the levels of a clip differ, and this model takes one for all its frames")
+        noisy, own, sigma = self._own(noisy, sigma, condition)
+        output = self._predict(own.transpose(1, 2), self.schedule.time(sigma.float()), condition).transpose(1, 2)
+        return self._clean(noisy, own, output, sigma)
+
+    @torch.no_grad()
+    def after(self, clean: Tensor) -> After | None:
+        """See `diffusion.Remembering`: of families that see no later frame."""
+        if not isinstance(self.family, CausalFamily):
+            return None
+        return After(self, self.family, self.family.remember(clean.transpose(1, 2)))
+
+    def _own(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents with those that are given in place, the same as the network has them, and their levels."""
+        held = condition.clean_mask > 0
         sigma = torch.where(held, 0.0, sigma)
         noisy = torch.where(diffusion.spread(held, noisy), condition.clean, noisy)
         alpha, s = (diffusion.spread(part, noisy) for part in self.schedule.native(sigma.float()))
-        own = noisy * (alpha.square() + s.square()).sqrt().to(noisy.dtype)
-        output = self._predict(own.transpose(1, 2), self.schedule.time(sigma.float()), condition).transpose(1, 2)
+        return noisy, noisy * (alpha.square() + s.square()).sqrt().to(noisy.dtype), sigma
+
+    def _clean(self, noisy: Tensor, own: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """x0 of what the network predicts of its own noisy latents; frames without noise stay as they are."""
+        alpha, s = (diffusion.spread(part, noisy) for part in self.schedule.native(sigma.float()))
         kind: Any = self.spec.kind
         clean = diffusion.to_x0(kind, output.float(), own.float(), alpha, s).to(noisy.dtype)
         return torch.where(diffusion.spread(sigma == 0, noisy), noisy, clean)
@@ -173,38 +202,39 @@ class VideoDenoiser(Frozen):
         return unguided + scale * (output - unguided)
 
 
+@dataclass(frozen=True)
+class After:
+    """A frozen video model behind clean frames that it has looked at. See `diffusion.Remembering`."""
+
+    whole: VideoDenoiser
+    family: CausalFamily
+    kept: Any
+
+    @property
+    def spec(self) -> DenoiserSpec:
+        """That of the model."""
+        return self.whole.spec
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the model."""
+        return self.whole.schedule
+
+    @torch.no_grad()
+    def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Clean latents of noisy ones [B, F', C, h, w] that follow."""
+        check_levels(sigma, noisy)
+        noisy, own, sigma = self.whole._own(noisy, sigma, condition)
+        time = self.schedule.time(sigma.float())
+        output = self.family.output_after(own.transpose(1, 2), time, self.kept).transpose(1, 2)
+        return self.whole._clean(noisy, own, output, sigma)
+
+
 def _settings(network: nn.Module) -> dict[str, Any]:
     """The configuration of a network of diffusers or transformers, without where it lies and who reads it."""
     config: Any = getattr(network, "config", {})
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return {name: value for name, value in values.items() if not name.startswith("_") and name not in VOLATILE}
-
-
-def find_sites(network: nn.Module) -> tuple[Site, ...]:
-    """The blocks of a denoising network in the order in which they run. Raises ValueError if they are not known."""
-    config: Any = getattr(network, "config", {})
-    width = config.get("hidden") or config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-    blocks = [name for name in BLOCKS if isinstance(getattr(network, name, None), nn.ModuleList)]
-    if blocks and width:
-        return tuple(
-            Site(f"{name}.{i}", width, False)
-            for name in blocks
-            for i in range(len(network.get_submodule(name)))  # pyright: ignore[reportArgumentType]
-        )
-    found = [(name, part) for name, part in network.named_modules() if type(part).__name__ in RESIDUAL]
-    outer = [(name, part) for name, part in found if not any(name.startswith(f"{other}.") for other, _ in found)]
-    if not outer:
-        raise ValueError(
-            f"the blocks of {type(network).__name__} are not known: take a black-box adapter, such as avid"
-        )
-    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
-    outer.sort(key=lambda item: order.get(item[0].partition(".")[0], 3))
-    return tuple(Site(name, _channels(part), True) for name, part in outer)
-
-
-def _channels(block: Any) -> int:
-    """What a residual block gives."""
-    return int(block.out_channels if hasattr(block, "out_channels") else block.spatial_res_block.out_channels)
 
 
 def by_row(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

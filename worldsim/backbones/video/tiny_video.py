@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from worldsim.backbones.video import parts
-from worldsim.backbones.video.block_causal import BlockCausalTransformer
+from worldsim.backbones.video.block_causal import BlockCausalTransformer, Kept
 from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.files import atomic_write_json, filling
 from worldsim.pretrained import PIPELINE
@@ -91,6 +91,14 @@ class TinyVideo:
         """The flow."""
         flow = self.transformer(noisy.transpose(1, 2), time)
         return flow.transpose(1, 2).to(noisy.dtype)
+
+    def remember(self, clean: Tensor) -> Kept:
+        """See `denoiser.CausalFamily`."""
+        return self.transformer.remember(clean.transpose(1, 2))
+
+    def output_after(self, noisy: Tensor, time: Tensor, kept: Kept) -> Tensor:
+        """The flow of frames after those that are kept."""
+        return self.transformer(noisy.transpose(1, 2), time, kept=kept).transpose(1, 2).to(noisy.dtype)
 
     @property
     def _shift(self) -> float:

@@ -35,7 +35,7 @@ PROBED = ("PointMaze", "PointMaze_varied", "PushT", "PushT_varied")
 """Data sets whose agent a linear probe finds in every episode; across 19 worlds it finds nothing (probe.worlds)."""
 GAMES = ("Pong", "Breakout", "Freeway", "MsPacman", "SpaceInvaders", "Seaquest", "Tennis", "Asteroids")
 """They have no state, and are judged by losses and Frechet distances."""
-CLIPS = {"worlds": 2, **dict.fromkeys(PROBED, 6), **dict.fromkeys(GAMES, 12)}  # of an episode: few are held out
+CLIPS = {"worlds": 1, **dict.fromkeys(PROBED, 4), **dict.fromkeys(GAMES, 8)}  # of an episode: few are held out
 LIMIT = 500_000  # bytes of the sheet
 Row = tuple[str, float, float, float, int]
 log = logging.getLogger("worldsim.scripts.evaluate_tiny_video")
@@ -51,7 +51,7 @@ class Config:
     sheet: Path = Path("docs/tiny_video_samples.png")
     gap: int = 1
     """Frames of the data between two of a clip; pretraining drew 1 and 2. With 2 the names of rows say so."""
-    episodes: int = 96
+    episodes: int = 64
     steps: int = 20
     eta: float = 1.0
     """Noise that is drawn anew at each step, as what a small network gets wrong is then mended by the next; 0 left dirt

@@ -58,6 +58,8 @@ class Config:
     on films of training episodes."""
     lag: int = 20
     """Steps that a frame is drawn after the one before it: `steps` draws frame after frame."""
+    blur: float = 0.0
+    """Noise over signal under which drawn frames are followed."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     sets: tuple[str, ...] = tuple(CLIPS)
     """The data sets that are judged; rows over all of them, and the sheet, need all."""
@@ -91,6 +93,7 @@ def evaluated(config: Config, name: str) -> VideoEvaluation:
         steps=config.steps,
         eta=config.eta,
         lag=config.lag,
+        blur=config.blur,
         backbone=video.Config(dtype=config.dtype),
         fit_clips=config.fit_clips,
         random_init=True,

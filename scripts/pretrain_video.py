@@ -31,7 +31,7 @@ OURS = {
     "PushT": ("agent_color", "block_color", "floor_color"),
 }
 """What varies in half of their episodes."""
-WEIGHTS = (3.0, *(1.0 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  # in the order of `data_sets`
+WEIGHTS = (2.0, *(2.0 for _ in OURS for _ in range(2)), *(0.5 for _ in GAMES))  # in the order of `data_sets`
 SEED = 915_366_107
 """Of all that is collected: no seed that somebody would choose for data to be judged on, least of all 0."""
 LENGTH = 150  # frames of an episode of a game at most

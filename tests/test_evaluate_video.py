@@ -250,6 +250,10 @@ def test_data_that_does_not_fit_is_told_before_any_work(films: Path, model: Path
         evaluate_video.evaluate(replace(task(films, model), position=("x", "z")))
     with pytest.raises(ValueError, match="video.steps is 0"):
         Settings(steps=0)
+    with pytest.raises(ValueError, match="video.blur is 0.1 with a lag of 0.*give --video.lag 20"):
+        Settings(blur=0.1)
+    with pytest.raises(ValueError, match="eta is 2"):
+        Settings(eta=2.0)
     with pytest.raises(ValueError, match="name the data set"):
         evaluate.run(evaluate.Config(str(model)))
     with pytest.raises(ValueError, match="--video is of a video model"):

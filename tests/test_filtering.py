@@ -40,7 +40,7 @@ def test_it_is_bayes_rule_for_a_random_walk(after_a_clean_one: bool) -> None:
     t = torch.tensor([[0.3, 0.9, 0.6, 0.2], [1.0, 1.0, 0.7, 0.5], [0.05, 0.5, 0.5, 0.5]], dtype=torch.float64)
     if not after_a_clean_one:
         t[:, 0] = torch.tensor([0.5, 0.6, 0.4])  # or the walk would be surer than its limit, and later less
-    variance = variances(1 - t, t, CHANGE, after_a_clean_one)
+    variance = variances(1 - t, t, CHANGE, torch.full_like(t[:, 0], CHANGE) if after_a_clean_one else None)
     mean = means(noisy, 1 - t, t, variance, last)
     for frame in range(F):
         there, spread = posterior(noisy, t, frame, frame, last)

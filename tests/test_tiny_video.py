@@ -77,16 +77,21 @@ def test_rows_are_independent_and_seconds_are_told() -> None:
     assert not torch.allclose(net(latents(), time, seconds / 2)[:, 1:], whole[:, 1:], atol=1e-3)
 
 
+@pytest.mark.parametrize("noise", [0.0, 100.0])
 @pytest.mark.parametrize("before", [1, 2])
-def test_what_is_remembered_of_clean_frames_is_exact(before: int) -> None:
-    net, time = network(), torch.tensor([[0.0] * before + [700.0] * (F - before)]).repeat(2, 1)
+def test_what_is_remembered_of_earlier_frames_is_exact(before: int, noise: float) -> None:
+    net, time = network(), torch.tensor([[noise] * before + [700.0] * (F - before)]).repeat(2, 1)
     whole = net(latents(), time)
-    kept = net.remember(latents()[:, :before])
+    past = latents()[:, :before], time[:, :before]
+    kept = net.remember(*past)
     torch.testing.assert_close(net(latents()[:, before:], time[:, before:], kept=kept), whole[:, before:])
     if before == 2:
-        stepwise = net.remember(latents()[:, 1:2], kept=net.remember(latents()[:, :1]))
+        stepwise = net.remember(*(part[:, 1:] for part in past), kept=net.remember(*(part[:, :1] for part in past)))
         for one, other in zip(kept.parts, stepwise.parts, strict=True):
             torch.testing.assert_close(one, other)
+        torch.testing.assert_close(kept.mean, stepwise.mean)
+    if not noise:
+        torch.testing.assert_close(kept.mean, past[0][:, -1])
 
 
 def test_it_is_a_frozen_video_model_of_levels_per_frame(denoiser: VideoDenoiser) -> None:
@@ -143,6 +148,12 @@ def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(d
     forgetful: Any = SimpleNamespace(spec=denoiser.spec, schedule=denoiser.schedule, x0=denoiser.x0)
     again = diffusion.sample_frames(forgetful, condition, key, 4, "heun")
     torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-4)
+    blurred = [diffusion.sample_frames(each, condition, key, 4, blur=0.2) for each in (denoiser, forgetful)]
+    torch.testing.assert_close(blurred[0], blurred[1], rtol=1e-4, atol=1e-4)
+    assert torch.equal(blurred[0][:, 0], found[:, 0])
+    plain = diffusion.sample_frames(denoiser, condition, key, 4)
+    torch.testing.assert_close(blurred[0][:, 1], plain[:, 1], rtol=1e-4, atol=1e-4)  # follows what is given
+    assert not torch.allclose(blurred[0][:, 2], plain[:, 2], atol=1e-3)
     with pytest.raises(ValueError, match="draw whole clips"):
         diffusion.sample_frames(forgetful, replace(condition, inputs=(clip,)), key, 4)
     alone = diffusion.sample_frames(denoiser, denoiser.condition(clip[1:], F), key[1:], 4, "euler", 1.0)
@@ -150,14 +161,16 @@ def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(d
     torch.testing.assert_close(alone, together[1:], rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
 def test_frames_after_clean_ones_are_predicted_at_once_as_each_of_them_alone() -> None:
     one, clean, noisy = network(), latents(), latents(seed=7)
     time = torch.linspace(50, 1000, F).expand(len(clean), F)
-    with torch.no_grad():
-        flow, unsure = one.after_clean(clean, noisy, time)
+    nearly = torch.linspace(0, 200, F).expand(len(clean), F)
+    for known in (torch.zeros_like(nearly), nearly):
+        flow, unsure = one.after_clean(clean, noisy, time, known)
         for i in range(F):
             frames = torch.cat([clean[:, : i + 1], noisy[:, i : i + 1]], 1)
-            times = torch.cat([torch.zeros(len(clean), i + 1), time[:, i : i + 1]], 1)
+            times = torch.cat([known[:, : i + 1], time[:, i : i + 1]], 1)
             torch.testing.assert_close(flow[:, i], one(frames, times)[:, -1], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(unsure[:, i], one.unsure(times)[:, -1])
 

@@ -13,7 +13,7 @@ from worldsim import diffusion
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.contracts.learner import check_learner
 from worldsim.learners import averaged
-from worldsim.learners.video_diffusion import Config, NoisyClips, VideoDiffusionLearner, by_band, draw_levels
+from worldsim.learners.video_diffusion import Config, NoisyClips, VideoDiffusionLearner, by_band, draw_levels, draw_past
 
 F, CHANNELS, SIDE = 4, 2, 2
 SCHEDULE = diffusion.RF(2.0)
@@ -123,16 +123,39 @@ def test_training_lowers_the_loss_and_learns_what_clean_frames_tell() -> None:
 
 def test_in_three_of_four_updates_frames_follow_clean_ones_and_copy_what_these_tell() -> None:
     one = learner(100, lr=1e-2)
-    assert [one.batch(step).taught for step in range(8)] == [False, True, True, True] * 2
+    assert [one.batch(step).past is not None for step in range(8)] == [False, True, True, True] * 2
+    assert one.held_out is not None and one.held_out.past is not None and not bool(one.held_out.past[1].any())
     start = one.judge()["held_out/loss"]
     for step in range(100):
         one.update(one.batch(step), step)
     assert one.judge()["held_out/loss"] < 0.6 * start  # the next frame is .7 of the one before: all of it can be known
 
 
+def test_half_of_what_is_followed_is_under_a_little_noise_from_some_frame_on() -> None:
+    latents = clips(3)[:1].expand(4000, -1, -1, -1, -1)
+    past, sigma = draw_past(Config(), SCHEDULE, latents, torch.Generator().manual_seed(0))
+    assert past.shape == (4000, F - 1, *latents.shape[2:])
+    t = sigma / (1 + sigma)
+    assert abs(float((t[:, -1] > 0).float().mean()) - 0.5) < 0.03 and 0.2 < float(t.max()) <= 0.25
+    steps = t.diff(dim=1)
+    assert bool(((steps == 0) | (t[:, :-1] == 0)).all()), "clean frames are first, then all have one level"
+    assert bool((t[:, 0] > 0).any()) and bool(((t[:, 0] == 0) & (t[:, -1] > 0)).any())
+    off = past - diffusion.spread(1 - t, past) * latents[:, :-1]
+    torch.testing.assert_close(off[t == 0], torch.zeros_like(off[t == 0]))
+    here = t > 0.1
+    share = off[here].square().mean((1, 2, 3)).sqrt() / t[here]
+    assert abs(float(share.mean()) - 1) < 0.05
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"given": 0}, "given"), ({"seed": -1}, "seed"), ({"continued": -0.1}, "continued"), ({"shared": 2.0}, "shared")],
+    [
+        ({"given": 0}, "given"),
+        ({"seed": -1}, "seed"),
+        ({"continued": -0.1}, "continued"),
+        ({"shared": 2.0}, "shared"),
+        ({"blur": 1.5}, "blur"),
+    ],
 )
 def test_numbers_that_no_run_can_have_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -12,7 +12,7 @@ from worldsim.diffusion.samplers import Method, sample
 from worldsim.diffusion.steered import Denoising, Remembering
 from worldsim.protocols import Condition, FrozenDenoiser
 
-FRESH = 1  # the stream of noise that comes in along the way
+FRESH, BLUR = 1, 2  # the streams of noise that comes in along the way, and of that on earlier frames
 
 
 def sample_clips(
@@ -45,36 +45,47 @@ def sample_clips(
 
 
 def sample_frames(
-    denoiser: FrozenDenoiser, condition: Condition, key: Tensor, steps: int, method: Method = "euler", eta: float = 0.0
+    denoiser: FrozenDenoiser,
+    condition: Condition,
+    key: Tensor,
+    steps: int,
+    method: Method = "euler",
+    eta: float = 0.0,
+    blur: float = 0.0,
 ) -> Tensor:
     """As `sample_clips`, one frame after the other, each in `steps`, without the frames that come later.
 
     That is what a model that sees no later frame makes of a lag of `steps`, for two thirds of the price, or far less
-    where it keeps what it made of earlier frames (`Remembering`). Raises ValueError for a model that takes one noise
-    level for all frames, or whose given frames are not told by their latents alone.
+    where it keeps what it made of earlier frames (`Remembering`). blur: the level sigma of noise under which frames of
+    its own are followed, so that what is not quite right about them is not gone on from (Chen et al. 2024, section
+    3.3; it takes a model that was trained on frames at levels of their own). Raises ValueError for a model that takes
+    one noise level for all frames, or whose given frames are not told by their latents alone, or a negative blur.
     """
     spec, clean, held = denoiser.spec, condition.clean, condition.clean_mask > 0
     if not spec.per_frame or not spec.in_place or spec.group > 1 or condition.inputs:
         raise ValueError("this model does not go on frame by frame: draw whole clips (`sample_clips`)")
     noise = keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
     x, levels = torch.where(spread(held, clean), clean, noise), denoiser.schedule.grid(steps).to(clean.device)
+    hidden = keys.normal(keys.fold(key.to(clean.device), BLUR), clean.shape[1:], clean.dtype)
+    known = torch.where(held, 0.0, torch.full_like(condition.clean_mask, blur))
     for frame in range(clean.shape[1]):
         here = held[:, frame : frame + 1]
         if bool(here.all()):
             continue
-        after = denoiser.after(x[:, :frame]) if frame and isinstance(denoiser, Remembering) else None
+        past = add_noise(x[:, :frame], hidden[:, :frame], known[:, :frame])
+        after = denoiser.after(past, known[:, :frame]) if frame and isinstance(denoiser, Remembering) else None
         start, judge = (0, denoiser) if after is None else (frame, after)
         until = max(frame + 1, spec.least) if after is None else frame + 1
-        known = Condition(clean[:, start:until], condition.clean_mask[:, start:until])
+        given = Condition(clean[:, start:until], condition.clean_mask[:, start:until])
         place = torch.arange(start, until, device=clean.device)
         free = (place == frame) & ~held[:, start:until]
-        grid = torch.where(free, levels[:, None, None], torch.where(place > frame, levels[0], 0.0))
+        grid = torch.where(free, levels[:, None, None], torch.where(place > frame, levels[0], known[:, start:until]))
         fresh = keys.fold(keys.fold(key.to(clean.device), FRESH), frame) if eta else None
 
-        def denoise(noisy: Tensor, sigma: Tensor, judge: Denoising = judge, known: Condition = known) -> Tensor:
-            return judge.x0(noisy, sigma, known)
+        def denoise(noisy: Tensor, sigma: Tensor, judge: Denoising = judge, given: Condition = given) -> Tensor:
+            return judge.x0(noisy, sigma, given)
 
-        drawn = sample(denoise, x[:, start:until], grid, method, eta, fresh)
+        drawn = sample(denoise, torch.cat([past, x[:, frame:]], 1)[:, start:until], grid, method, eta, fresh)
         x = torch.cat([x[:, :frame], drawn[:, frame - start : frame - start + 1], x[:, frame + 1 :]], 1)
     return x
 

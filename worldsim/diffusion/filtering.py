@@ -16,21 +16,21 @@ from torch import Tensor
 from worldsim.diffusion.parameterisation import spread
 
 
-def variances(alpha: Tensor, s: Tensor, change: float, known: bool = False) -> Tensor:
-    """Variance [B, F] of each frame given those before it; known: a clean one was before all."""
-    now, found = torch.full_like(s[:, 0], change if known else 1.0), []
+def variances(alpha: Tensor, s: Tensor, change: float, first: Tensor | None = None) -> Tensor:
+    """Variance [B, F] of each frame given those before it; first [B]: that of the first, 1 if it follows none."""
+    now, found = torch.ones_like(s[:, 0]) if first is None else first, []
     for a, b in zip(alpha.unbind(1), s.unbind(1), strict=True):
         found.append(now)
         now = (deviations(a, b, now).square() + change).clamp_max(1.0)
     return torch.stack(found, 1)
 
 
-def means(noisy: Tensor, alpha: Tensor, s: Tensor, variance: Tensor, last: Tensor | None = None) -> Tensor:
+def means(noisy: Tensor, alpha: Tensor, s: Tensor, variance: Tensor, first: Tensor | None = None) -> Tensor:
     """Mean [B, F, C, h, w] of each frame given those before it, of their `variances`.
 
-    last: the clean frame [B, C, h, w] before the first; None: there is none, and the first has mean 0.
+    first: that of the first [B, C, h, w], 0 if it follows none.
     """
-    now, found = torch.zeros_like(noisy[:, 0]) if last is None else last, []
+    now, found = torch.zeros_like(noisy[:, 0]) if first is None else first, []
     for number in range(noisy.shape[1]):
         found.append(now)
         here = slice(number, number + 1)

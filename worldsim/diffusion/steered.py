@@ -27,11 +27,12 @@ class Denoising(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A denoiser that can keep what it makes of clean frames, so that a frame after them costs one frame."""
+    """A denoiser that can keep what it makes of earlier frames, so that a frame after them costs one frame."""
 
-    def after(self, clean: Tensor) -> Denoising | None:
-        """What denoises frames [B, F', C, h, w] after clean ones [B, k, C, h, w], exactly as the denoiser would with
-        these before them; conditions are of the later frames alone. None: this model keeps nothing."""
+    def after(self, noisy: Tensor, sigma: Tensor) -> Denoising | None:
+        """What denoises frames [B, F', C, h, w] after others [B, k, C, h, w] at levels sigma [B, k], 0 for clean ones,
+        as the denoiser would with these before them; conditions are of the later frames alone. None: this model keeps
+        nothing."""
         ...
 
 

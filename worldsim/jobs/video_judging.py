@@ -48,6 +48,7 @@ class Sampling:
     lag: int
     seed: int
     eta: float = 0.0  # of Euler's method alone
+    blur: float = 0.0  # sigma, where clips are drawn frame after frame
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,14 @@ def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: T
     condition = denoiser.condition(video[:, : sampling.given], video.shape[1])
     noise = keys.fold(key, SAMPLING)
     how = (sampling.steps, sampling.method)
-    alone = denoiser.spec.in_place and denoiser.spec.group == 1 and not condition.inputs
-    if alone and denoiser.spec.per_frame and sampling.lag >= sampling.steps:
-        latents = diffusion.sample_frames(denoiser, condition, noise, *how, sampling.eta)
+    spec = denoiser.spec
+    alone = spec.per_frame and spec.in_place and spec.group == 1 and not condition.inputs
+    if sampling.blur and not alone:
+        raise ValueError(
+            f"video.blur is {sampling.blur}, and this model does not draw frame after frame: leave it at 0"
+        )
+    if alone and sampling.lag >= sampling.steps:
+        latents = diffusion.sample_frames(denoiser, condition, noise, *how, sampling.eta, sampling.blur)
     else:
         latents = diffusion.sample_clips(denoiser, condition, noise, *how, sampling.lag, sampling.eta)
     return denoiser.decode(latents)[:, sampling.given :]

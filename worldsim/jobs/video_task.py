@@ -69,6 +69,9 @@ class Settings:
     """Of `euler`, which is DDIM: how much of the noise is drawn anew at each step; 1 is ancestral (DDPM)."""
     lag: int = 0
     """Steps that a frame is denoised later than the one before it, where frames have levels of their own."""
+    blur: float = 0.0
+    """Noise over signal under which drawn frames are followed, where `lag` draws frame after frame: a model does not go
+    on from what is not quite right about its own frames. 0: as they are."""
     levels: int = 8
     """Levels of noise at which the loss is told, spread over those of training."""
     encoder: Component = component("backbones", "dinov2")
@@ -94,6 +97,11 @@ class Settings:
                 raise ValueError(f"video.{name} is {value}, it must be 1 or more")
         if self.lag < 0 or (self.given or 0) < 0:
             raise ValueError(f"video.lag is {self.lag} and video.given {self.given}: they must be 0 or more")
+        if self.blur < 0 or (self.blur and self.lag < self.steps):
+            raise ValueError(
+                f"video.blur is {self.blur} with a lag of {self.lag}: it must be 0 or more, and is for frames that are "
+                f"drawn one after the other: give --video.lag {self.steps}"
+            )
         if not 0 <= self.eta <= 1 or (self.eta and self.sampler != "euler"):
             raise ValueError(
                 f"video.eta is {self.eta} with video.sampler {self.sampler}: it is from 0 to 1, and of euler alone"
@@ -207,6 +215,8 @@ def clip_shape(spec: DenoiserSpec, asked: Settings, dataset: Episodes) -> tuple[
         raise ValueError(
             f"video.lag is {asked.lag}, but this model takes one noise level for all frames: leave it at 0"
         )
+    if asked.blur and not (spec.in_place and spec.group == 1):
+        raise ValueError(f"video.blur is {asked.blur}, but this model does not draw frame after frame: leave it at 0")
     return frames, given
 
 

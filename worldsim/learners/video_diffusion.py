@@ -31,6 +31,10 @@ class Config:
 
     taught: int = 4
     """Of so many updates all but one are of frames that each follow clean ones; 1: none is."""
+    blurred: float = 0.5
+    """Share of the taught clips whose frames from one on are followed under a little noise, as are a model's own."""
+    blur: float = 0.25
+    """The most of that noise, as a share t; how much is drawn for each clip."""
     continued: float = 0.95
     """Share of the clips that go on from clean first frames; the others have a level of its own for every frame."""
     given: int = 4
@@ -42,7 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        check_numbers(self, ("given", "taught"), (), ("seed",), ("continued", "shared"))
+        check_numbers(self, ("given", "taught"), (), ("seed",), ("blurred", "blur", "continued", "shared"))
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class NoisyClips:
     latents: Tensor  # [B, F, C, h, w], of about unit variance
     noise: Tensor  # [B, F, C, h, w]
     sigma: Tensor  # [B, F] noise over signal, 0 for clean frames
-    taught: bool = False  # each frame but the first follows the clean ones before it, whatever their own sigma
+    past: tuple[Tensor, Tensor] | None = None
+    """Each frame but the first follows these [B, F - 1, C, h, w], noisy at sigma [B, F - 1], and not one another."""
 
 
 def draw_levels(config: Config, schedule: Schedule, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -65,6 +70,23 @@ def draw_levels(config: Config, schedule: Schedule, shape: tuple[int, int], gene
     clean = torch.arange(frames) < torch.randint(1, most + 1, (rows, 1), generator=generator)
     sigma = torch.where(continued & shared, one, sigma)
     return torch.where(continued & clean, 0.0, sigma)
+
+
+def draw_past(config: Config, schedule: Schedule, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What taught frames follow: the frames of clips [B, F, C, h, w] but the last, and their levels sigma [B, F - 1].
+
+    A model that goes on from what it made itself goes on from frames that are not quite right. So in a share of clips
+    a little noise is put on the frames from one on, and their level is told (noise augmentation, Ho et al. 2022;
+    Valevski et al. 2024).
+    """
+    rows, frames = latents.shape[0], latents.shape[1] - 1
+    t = config.blur * torch.rand(rows, 1, generator=generator)
+    blurred = torch.rand(rows, 1, generator=generator) < config.blurred
+    first = torch.randint(0, frames, (rows, 1), generator=generator)
+    sigma = torch.where(blurred & (torch.arange(frames) >= first), t / (1 - t), 0.0)
+    noise = torch.randn(latents[:, 1:].shape, generator=generator)
+    alpha, s = schedule.native(sigma)
+    return diffusion.spread(alpha, noise) * latents[:, :-1] + diffusion.spread(s, noise) * noise, sigma
 
 
 class VideoDiffusionLearner:
@@ -107,7 +129,8 @@ class VideoDiffusionLearner:
         with torch.no_grad():
             for rows in torch.arange(len(self.held_out.latents)).split(32):
                 whole = self.held_out
-                part = NoisyClips(whole.latents[rows], whole.noise[rows], whole.sigma[rows], whole.taught)
+                past = None if whole.past is None else (whole.past[0][rows], whole.past[1][rows])
+                part = NoisyClips(whole.latents[rows], whole.noise[rows], whole.sigma[rows], past)
                 parts.append(self._errors(self.weights.mean, part))
         errors, noisy, t = (torch.cat(part) for part in zip(*parts, strict=True))
         whole = {"loss": float((errors * noisy).sum() / noisy.sum().clamp_min(1))}
@@ -119,7 +142,11 @@ class VideoDiffusionLearner:
         noise = torch.randn(latents.shape, generator=generator)
         shape = (latents.shape[0], latents.shape[1])
         if self.config.taught > 1 and (step + 1) % self.config.taught != 1:
-            return NoisyClips(latents, noise, self.schedule.draw(torch.rand(shape, generator=generator)), taught=True)
+            sigma = self.schedule.draw(torch.rand(shape, generator=generator))
+            past = (latents[:, :-1], torch.zeros_like(sigma[:, 1:]))
+            if step >= 0:
+                past = draw_past(self.config, self.schedule, latents, generator)
+            return NoisyClips(latents, noise, sigma, past)
         return NoisyClips(latents, noise, draw_levels(self.config, self.schedule, shape, generator))
 
     def _errors(self, network: BlockCausalTransformer, batch: NoisyClips) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,8 +155,9 @@ class VideoDiffusionLearner:
         alpha, t = self.schedule.native(sigma)
         own = diffusion.spread(alpha, latents) * latents + diffusion.spread(t, latents) * noise
         time = self.schedule.time(sigma)
-        if batch.taught:
-            flow, unsure = network.after_clean(latents[:, :-1], own[:, 1:], time[:, 1:])
+        if batch.past is not None:
+            before, level = (part.to(self.device) for part in batch.past)
+            flow, unsure = network.after_clean(before, own[:, 1:], time[:, 1:], self.schedule.time(level))
             errors = (flow - (noise - latents)[:, 1:]).square().mean((2, 3, 4))
             return errors / unsure.square(), sigma[:, 1:] > 0, t[:, 1:]
         flow = network(own, time).float()

@@ -22,11 +22,12 @@ from worldsim.nets.local import Around, Local
 
 @dataclass(frozen=True)
 class Kept:
-    """Of t clean frames: keys and values, [B, heads, t N, head] of every block, and the last two frames."""
+    """Of t frames: keys and values, [B, heads, t N, head] of every block, and what the filter says of the next one."""
 
     parts: tuple[tuple[Tensor, Tensor], ...]
-    last: Tensor  # [B, C, h, w]
-    before: Tensor  # [B, C, h, w], what the one before it was
+    variance: Tensor  # [B]
+    mean: Tensor  # [B, C, h, w]: the last frame, if it was clean
+    before: Tensor  # [B, C, h, w], the mean of the last frame: the one before it, if that was clean
 
 
 class BlockCausalTransformer(ModelMixin, ConfigMixin):
@@ -72,41 +73,44 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
     def forward(self, noisy: Tensor, time: Tensor, seconds: Tensor | None = None, kept: Kept | None = None) -> Tensor:
         """Flow [B, F, C, h, w] of noisy latents at times [B, F] in [0, 1000]; seconds [B, F] of the frames.
 
-        kept: what `remember` gave of t clean frames before these; seconds then go on from theirs (t times the default).
+        kept: what `remember` gave of t frames before these; seconds then go on from theirs (t times the default).
         """
         return self._run(noisy, time, seconds, kept)[0]
 
-    def remember(self, clean: Tensor, seconds: Tensor | None = None, kept: Kept | None = None) -> Kept:
-        """Keys and values of clean frames [B, F, C, h, w], after those that are kept already."""
-        _, new = self._run(clean, clean.new_zeros(clean.shape[:2]), seconds, kept)
-        last = clean[:, -1].float()
-        if clean.shape[1] > 1:
-            before = clean[:, -2].float()
-        else:
-            before = torch.zeros_like(last) if kept is None else kept.last
-        if kept is None:
-            return Kept(new, last, before)
-        pairs = zip(kept.parts, new, strict=True)
-        return Kept(tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs), last, before)
+    def remember(
+        self, frames: Tensor, time: Tensor | None = None, seconds: Tensor | None = None, kept: Kept | None = None
+    ) -> Kept:
+        """Keys and values of frames [B, F, C, h, w], after those that are kept already.
 
-    def after_clean(self, clean: Tensor, noisy: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        time [B, F]: of the little noise that is on them; None: they are clean.
+        """
+        time = frames.new_zeros(frames.shape[:2]) if time is None else time
+        _, new, (variance, mean, before) = self._run(frames, time, seconds, kept)
+        if kept is not None:
+            pairs = zip(kept.parts, new, strict=True)
+            new = tuple((torch.cat([a[0], b[0]], 2), torch.cat([a[1], b[1]], 2)) for a, b in pairs)
+        return Kept(new, variance[:, -1], mean[:, -1], before[:, -1])
+
+    def after_clean(
+        self, clean: Tensor, noisy: Tensor, time: Tensor, clean_time: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Flow [B, F, C, h, w] of noisy frames that each follow clean ones, and what is unsure of it [B, F].
 
-        clean [B, F, C, h, w]; frame i of `noisy`, at times [B, F], comes after frames 0 to i of `clean` and sees no
-        other noisy one. It is what `forward` gives of each of them alone, for the price of two passes (teacher
-        forcing).
+        clean [B, F, C, h, w], at times clean_time [B, F] where they are nearly clean only; frame i of `noisy`, at times
+        [B, F], comes after frames 0 to i of `clean` and sees no other noisy one. It is what `forward` gives of each of
+        them alone, for the price of two passes (teacher forcing).
         """
         config: Any = self.config
         rows, frames, _, height, width = clean.shape
         grid = (height // int(config.patch), width // int(config.patch))
         clean, noisy, t = clean.float(), noisy.float(), time.float() / 1000
-        known = torch.zeros_like(t)
-        before, before_it = (_later(clean, by) for by in (1, 2))
-        first = filtering.variances(1 - known, known, float(config.change))
-        variance = torch.full_like(t, float(config.change))
-        levels, spreads = torch.cat([known, t], 1), torch.cat([first, variance], 1)
+        known = torch.zeros_like(t) if clean_time is None else clean_time.float() / 1000
+        variance, mean, before = self._past(clean, known, None)
+        levels, spreads = torch.cat([known, t], 1), torch.cat([variance[:, :-1], variance[:, 1:]], 1)
         told = self.time(torch.cat([waves(levels), waves(spreads.sqrt())], -1).to(self.dtype))
-        maps = torch.cat([torch.cat([clean, before, before_it], 2), torch.cat([noisy, clean, before], 2)], 1)
+        maps = torch.cat(
+            [torch.cat([clean, mean[:, :-1], before[:, :-1]], 2), torch.cat([noisy, mean[:, 1:], before[:, 1:]], 2)], 1
+        )
         x, fine = self.around.tokens(maps.to(self.dtype), told)
         at = torch.arange(frames, device=clean.device) * float(config.seconds)
         at = torch.cat([at, at + float(config.seconds)]).expand(rows, -1)
@@ -117,7 +121,7 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             x, _ = cast(FrameBlock, block)(x, modulation, angles, mask)
         fine = fine.unflatten(0, (rows, 2 * frames))[:, frames:].flatten(0, 1)
         added = self._added(x[:, frames:], fine, told[:, frames:])
-        return filtering.flow(noisy, t, clean, variance, added), filtering.unsure(t, variance)
+        return filtering.flow(noisy, t, mean[:, 1:], variance[:, 1:], added), filtering.unsure(t, variance[:, 1:])
 
     def unsure(self, time: Tensor) -> Tensor:
         """The deviation of the flow [B, F] before the network looks, of frames at times [B, F]: a scale for losses."""
@@ -127,7 +131,8 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
 
     def _run(
         self, noisy: Tensor, time: Tensor, seconds: Tensor | None, kept: Kept | None
-    ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+    ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...], tuple[Tensor, Tensor, Tensor]]:
+        """The flow, keys and values of every block, and the `_past` of the frames."""
         config: Any = self.config
         rows, frames, _, height, width = noisy.shape
         grid = (height // int(config.patch), width // int(config.patch))
@@ -139,16 +144,17 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         angles = rotary_angles(seconds, Layout(grid), int(config.hidden) // int(config.heads)).flatten(1, 2)
         mask = causal(frames, tokens, noisy.device, before)
         noisy, t = noisy.float(), time.float() / 1000
-        variance, mean, before_it = self._past(noisy, t, kept)
+        past = self._past(noisy, t, kept)
+        variance, mean, before_it = (part[:, :-1] for part in past)
         told = self.time(torch.cat([waves(t), waves(variance.sqrt())], -1).to(self.dtype))
         x, fine = self.around.tokens(torch.cat([noisy, mean, before_it], 2).to(self.dtype), told)
         modulation = self.modulation(told).unflatten(-1, (6, -1))
         new: list[tuple[Tensor, Tensor]] = []
         for i, block in enumerate(self.blocks):
-            past = None if kept is None else kept.parts[i]
-            x, own = cast(FrameBlock, block)(x, modulation, angles, mask, past)
+            seen = None if kept is None else kept.parts[i]
+            x, own = cast(FrameBlock, block)(x, modulation, angles, mask, seen)
             new.append(own)
-        return filtering.flow(noisy, t, mean, variance, self._added(x, fine, told)), tuple(new)
+        return filtering.flow(noisy, t, mean, variance, self._added(x, fine, told)), tuple(new), past
 
     def _added(self, x: Tensor, fine: Tensor, told: Tensor) -> Tensor:
         """What is added to the filter's x0, in units of what that leaves unsure."""
@@ -156,17 +162,16 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         return self.around.maps(self.norm(x) * (1 + scale) + shift, fine, told).float()
 
     def _past(self, noisy: Tensor, t: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Variance [B, F] and mean [B, F, C, h, w] of each frame by those before it, and the mean of the one before."""
+        """Of each frame and one more [B, F + 1]: variance and mean by those before it, and the mean of the one before.
+
+        Means are [B, F + 1, C, h, w].
+        """
         config: Any = self.config
-        variance = filtering.variances(1 - t, t, float(config.change), kept is not None)
-        mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.last)
+        noisy, t = (torch.cat([part, part[:, -1:]], 1) for part in (noisy, t))
+        variance = filtering.variances(1 - t, t, float(config.change), None if kept is None else kept.variance)
+        mean = filtering.means(noisy, 1 - t, t, variance, None if kept is None else kept.mean)
         first = torch.zeros_like(mean[:, :1]) if kept is None else kept.before[:, None]
         return variance, mean, torch.cat([first, mean[:, :-1]], 1)
-
-
-def _later(frames: Tensor, by: int) -> Tensor:
-    """Frames [B, F, ...] moved later, zeros before the first."""
-    return torch.cat([torch.zeros_like(frames[:, :by]), frames[:, :-by]], 1)[:, : frames.shape[1]]
 
 
 def _after_clean(frames: int, tokens: int, device: torch.device) -> Tensor:

@@ -62,8 +62,8 @@ class Family(Protocol):
 class CausalFamily(Protocol):
     """A family whose frames see no later one, so that what it makes of clean ones can be kept."""
 
-    def remember(self, clean: Tensor) -> Any:
-        """What is kept of clean frames [B, C, k, h, w]."""
+    def remember(self, frames: Tensor, time: Tensor) -> Any:
+        """What is kept of frames [B, C, k, h, w], the network's own, at times [B, k]."""
         ...
 
     def output_after(self, noisy: Tensor, time: Tensor, kept: Any) -> Tensor:
@@ -153,11 +153,13 @@ class VideoDenoiser(Frozen):
         return self._clean(noisy, own, output, sigma)
 
     @torch.no_grad()
-    def after(self, clean: Tensor) -> After | None:
+    def after(self, noisy: Tensor, sigma: Tensor) -> After | None:
         """See `diffusion.Remembering`: of families that see no later frame."""
         if not isinstance(self.family, CausalFamily):
             return None
-        return After(self, self.family, self.family.remember(clean.transpose(1, 2)))
+        check_levels(sigma, noisy)
+        _, own, sigma = self._own(noisy, sigma, diffusion.put_in_place(noisy[:, :0], noisy.shape[1]))
+        return After(self, self.family, self.family.remember(own.transpose(1, 2), self.schedule.time(sigma.float())))
 
     def _own(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents with those that are given in place, the same as the network has them, and their levels."""
@@ -204,7 +206,7 @@ class VideoDenoiser(Frozen):
 
 @dataclass(frozen=True)
 class After:
-    """A frozen video model behind clean frames that it has looked at. See `diffusion.Remembering`."""
+    """A frozen video model behind frames that it has looked at. See `diffusion.Remembering`."""
 
     whole: VideoDenoiser
     family: CausalFamily

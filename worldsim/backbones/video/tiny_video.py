@@ -92,9 +92,9 @@ class TinyVideo:
         flow = self.transformer(noisy.transpose(1, 2), time)
         return flow.transpose(1, 2).to(noisy.dtype)
 
-    def remember(self, clean: Tensor) -> Kept:
+    def remember(self, frames: Tensor, time: Tensor) -> Kept:
         """See `denoiser.CausalFamily`."""
-        return self.transformer.remember(clean.transpose(1, 2))
+        return self.transformer.remember(frames.transpose(1, 2), time)
 
     def output_after(self, noisy: Tensor, time: Tensor, kept: Kept) -> Tensor:
         """The flow of frames after those that are kept."""

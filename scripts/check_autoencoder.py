@@ -3,7 +3,7 @@
 OUT is the folder of `scripts/pretrain_video.py`. Looked at are held-out episodes of every data set of the training, and
 new ones of the two environments that it never saw, which are collected into OUT/unseen. Rows
 `tiny_video:round_trip.SET.shift_px` (px of 64, the mean over moving things) and `.lost` (their share that is
-gone, faint or smeared); intervals by bootstrap over frames.
+gone, faint or smeared); intervals by bootstrap over episodes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sets(out: Path) -> Iterator[FilmSet]:
 
 
 def shifts(films: FilmSet, tables: Path, network: FrozenAutoencoder, count: int) -> tuple[NDArray[np.float64], int]:
-    """Of each frame with moving things: how many are there, how many are kept, and the sum of what these shift by."""
+    """Of each episode: how many moving things are there, how many are kept, the sum of what these shift by; frames."""
     table = decode_films(films, tables)
     rows, of = round_trip.some_frames(films, films.split.val, count, np.random.default_rng(0))
     real = np.ascontiguousarray(table.frames[rows])
@@ -67,7 +67,8 @@ def shifts(films: FilmSet, tables: Path, network: FrozenAutoencoder, count: int)
         shift, alike = round_trip.moved(*(x[None] for x in four))
         kept = alike >= round_trip.KEPT
         found.append((len(shift), int(kept.sum()), float(shift[kept].sum())))
-    return np.array(found), len(rows)
+    episodes = [np.array(found)[of == episode].sum(0) for episode in np.unique(of)]
+    return np.array(episodes), len(rows)
 
 
 def main(config: Config) -> None:
@@ -79,13 +80,18 @@ def main(config: Config) -> None:
     for films in sets(config.out):
         name = films.dataset.path.name
         found, frames = shifts(films, config.out / "run" / "tables", network, config.frames)
+        if not found[:, 0].any():
+            print(f"{name}: nothing moves in {frames} frames, no row is written")
+            continue
+        found = found[found[:, 0] > 0]
         drawn = found[rng.integers(len(found), size=(DRAWS, len(found)))].sum(1)
         there, kept, shift = np.concatenate([found.sum(0)[None], drawn]).T
-        for measure, draws in (("shift_px", shift / np.maximum(kept, 1)), ("lost", 1 - kept / np.maximum(there, 1))):
+        for measure, draws in (("shift_px", shift / np.maximum(kept, 1)), ("lost", 1 - kept / there)):
             value, (low, high) = float(draws[0]), np.percentile(draws[1:], [2.5, 97.5])
             told = (value, min(float(low), value), max(float(high), value), frames, [0], command, config.results)
-            runs.append_result("tiny_video", f"round_trip.{name}.{measure}", *told)
-            print(f"{name} {measure} {value:.3f} [{low:.3f}, {high:.3f}]")
+            new = runs.append_result("tiny_video", f"round_trip.{name}.{measure}", *told)
+            old = "" if new else " (a row of that name is there and stays: delete it first)"
+            print(f"{name} {measure} {value:.3f} [{low:.3f}, {high:.3f}]{old}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,9 @@ import tyro
 from numpy.typing import NDArray
 
 from worldsim import config as configuration
+from worldsim import registry
 from worldsim.backbones import video
+from worldsim.data.opening import open_dataset
 from worldsim.files import atomic_write_bytes
 from worldsim.frechet import Distances, geometric_mean
 from worldsim.jobs import evaluate_video, kept, runs
@@ -78,11 +81,28 @@ def main(config: Config) -> None:
     if config.gap != Config.gap:
         command += f" --gap {config.gap}"
         rows = [(f"gap_{config.gap}.{row[0]}", *row[1:]) for row in rows]
+    plain = is_plain(config)
     for name, value, low, high, n in rows:
-        runs.append_result(FILE, name, value, low, high, n, [config.seed], command, config.results)
-        print(f"{FILE}:{name} {value:.4g} [{low:.4g}, {high:.4g}]")
-    if every and config.gap == Config.gap:
+        told = f"{FILE}:{name} {value:.4g} [{low:.4g}, {high:.4g}]"
+        if plain and not runs.append_result(FILE, name, value, low, high, n, [config.seed], command, config.results):
+            told += " (a row of that name is there and stays: delete it first)"
+        print(told)
+    if not plain:
+        log.warning("settings differ from those of the rows: none is written, nor the sheet")
+    elif every and config.gap == Config.gap:
         atomic_write_bytes(config.sheet, picture([strip for name, one in found.items() for strip in titled(name, one)]))
+
+
+def is_plain(config: Config) -> bool:
+    """Whether the settings are those that rows are named for, but for places, data sets, gap and device."""
+    free = ("out", "results", "sheet", "gap", "sets", "device")
+    return config == replace(Config(), **{name: getattr(config, name) for name in free})
+
+
+@cache
+def model_fingerprint(config: video.Config) -> str:
+    """Of the model that is judged."""
+    return video.build(config).fingerprint
 
 
 def evaluated(config: Config, name: str) -> VideoEvaluation:
@@ -100,7 +120,8 @@ def evaluated(config: Config, name: str) -> VideoEvaluation:
     )
     data = config.out / "data" / name
     task = Task(config.model, data, settings, CLIPS[name], POSITION, 2, 16, config.seed, config.device)
-    made_by = repr((replace(task, data=Path(name)), video.build(video_task_config(task)).fingerprint))
+    judges = registry.build(settings.encoder).fingerprint, model_fingerprint(video_task_config(task))
+    made_by = repr((replace(task, data=Path(name)), open_dataset(data).fingerprint, *judges))
     file = config.out / "evaluation" / f"{name}-{config.gap}.safetensors"
     there = kept.load(file, VideoEvaluation, made_by)
     if there is None:

@@ -17,7 +17,7 @@ from tests.small_set import ID, LENGTH, collect_small
 from worldsim.data.clips import split_episodes
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
-from worldsim.jobs import collect, data_fit, evaluate, finetune, pages, plan, saved
+from worldsim.jobs import collect, data_fit, evaluate, finetune, pages, plan, saved, video_task
 from worldsim.protocols import ActionSpec
 
 
@@ -130,6 +130,10 @@ def test_an_unknown_position_names_the_nearest_and_other_worlds_do_without(
 def test_a_run_is_named_when_it_or_its_data_are_gone(tuned: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="finetune"):
         evaluate.run(evaluate.Config(tmp_path))
+    with pytest.raises(FileNotFoundError, match="did you mean 'tiny-video'.*WanPipeline"):
+        evaluate.run(evaluate.Config("tiny-vide"))
+    with pytest.raises(ValueError, match="--video is of a video model, and .* is a run"):
+        evaluate.run(evaluate.Config(tuned, video=video_task.Settings(steps=3), out=tmp_path / "out"))
     with pytest.raises(FileNotFoundError, match="LeRobot"):
         evaluate.run(evaluate.Config(tuned, data=tmp_path / "nothing", out=tmp_path / "out"))
 

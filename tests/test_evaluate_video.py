@@ -26,6 +26,7 @@ from worldsim.data.write import Writer
 from worldsim.diffusion import RF, denoising_errors, filtering, level
 from worldsim.diffusion.frames import known_latents
 from worldsim.jobs import (
+    action_reader,
     evaluate,
     evaluate_video,
     seen_films,
@@ -169,7 +170,8 @@ def test_over_http_it_finds_the_same(films: Path, model: Path) -> None:
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         assert video_task.is_video_model(url)
-        far, near = (evaluate_video.evaluate(task(films, name)) for name in (url, model))
+        drawn = {"lag": SMALL.steps, "eta": 1.0}
+        far, near = (evaluate_video.evaluate(task(films, name, **drawn)) for name in (url, model))
         with pytest.raises(ValueError, match="is a black box: nobody can begin it anew"):
             evaluate_video.evaluate(task(films, url, random_init=True))
     finally:
@@ -256,8 +258,28 @@ def test_data_that_does_not_fit_is_told_before_any_work(films: Path, model: Path
         Settings(eta=2.0)
     with pytest.raises(ValueError, match="name the data set"):
         evaluate.run(evaluate.Config(str(model)))
-    with pytest.raises(ValueError, match="--video is of a video model"):
+    with pytest.raises(FileNotFoundError, match="nor is it a video model: known are"):
         evaluate.run(evaluate.Config(films, video=Settings(steps=3)))
+
+
+def test_a_model_that_gives_nan_is_told_before_it_is_judged(films: Path, tmp_path: Path) -> None:
+    vae, network, scheduler = parts()
+    with torch.no_grad():
+        next(network.blocks.parameters())[0] = torch.nan
+    tiny_video.save(vae, network, scheduler, tmp_path / "nan")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="the model gives NaN or infinity: what it takes for clean, .*bfloat16"):
+        evaluate.run(evaluate.Config(tmp_path / "nan", data=films, video=SMALL, out=out))
+    assert not out.exists()
+
+
+def test_settings_that_would_not_be_heeded_are_refused(films: Path, model: Path) -> None:
+    for given, told in (
+        (Settings(remote=video_task.Remote(timeout=5.0)), "is of an address"),
+        (Settings(reader=action_reader.Config(steps=5)), "is of a run, under actions"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            evaluate.run(evaluate.Config(model, data=films, video=given))
 
 
 def test_what_was_not_measured_has_its_reason(model: Path, tmp_path: Path) -> None:

@@ -149,6 +149,11 @@ def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(d
     again = diffusion.sample_frames(forgetful, condition, key, 4, "heun")
     torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-4)
     blurred = [diffusion.sample_frames(each, condition, key, 4, blur=0.2) for each in (denoiser, forgetful)]
+    torch.testing.assert_close(
+        *(diffusion.sample_frames(each, condition, key, 4, eta=1.0) for each in (denoiser, forgetful)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
     torch.testing.assert_close(blurred[0], blurred[1], rtol=1e-4, atol=1e-4)
     assert torch.equal(blurred[0][:, 0], found[:, 0])
     plain = diffusion.sample_frames(denoiser, condition, key, 4)

@@ -8,7 +8,7 @@ from torch import Tensor
 from worldsim import keys
 from worldsim.diffusion import filtering
 from worldsim.diffusion.parameterisation import add_noise, spread, weight
-from worldsim.diffusion.samplers import Method, sample
+from worldsim.diffusion.samplers import Denoise, Method, sample
 from worldsim.diffusion.steered import Denoising, Remembering
 from worldsim.protocols import Condition, FrozenDenoiser
 
@@ -69,25 +69,41 @@ def sample_frames(
     hidden = keys.normal(keys.fold(key.to(clean.device), BLUR), clean.shape[1:], clean.dtype)
     known = torch.where(held, 0.0, torch.full_like(condition.clean_mask, blur))
     for frame in range(clean.shape[1]):
-        here = held[:, frame : frame + 1]
-        if bool(here.all()):
+        place = slice(frame, frame + 1)
+        if bool(held[:, place].all()):
             continue
         past = add_noise(x[:, :frame], hidden[:, :frame], known[:, :frame])
-        after = denoiser.after(past, known[:, :frame]) if frame and isinstance(denoiser, Remembering) else None
-        start, judge = (0, denoiser) if after is None else (frame, after)
-        until = max(frame + 1, spec.least) if after is None else frame + 1
-        given = Condition(clean[:, start:until], condition.clean_mask[:, start:until])
-        place = torch.arange(start, until, device=clean.device)
-        free = (place == frame) & ~held[:, start:until]
-        grid = torch.where(free, levels[:, None, None], torch.where(place > frame, levels[0], known[:, start:until]))
+        denoise = _following(denoiser, past, known[:, :frame], x[:, frame + 1 :], levels[0], condition)
+        grid = torch.where(held[:, place], 0.0, levels[:, None, None])
         fresh = keys.fold(keys.fold(key.to(clean.device), FRESH), frame) if eta else None
-
-        def denoise(noisy: Tensor, sigma: Tensor, judge: Denoising = judge, given: Condition = given) -> Tensor:
-            return judge.x0(noisy, sigma, given)
-
-        drawn = sample(denoise, torch.cat([past, x[:, frame:]], 1)[:, start:until], grid, method, eta, fresh)
-        x = torch.cat([x[:, :frame], drawn[:, frame - start : frame - start + 1], x[:, frame + 1 :]], 1)
+        x = torch.cat([x[:, :frame], sample(denoise, x[:, place], grid, method, eta, fresh), x[:, frame + 1 :]], 1)
     return x
+
+
+def _following(
+    denoiser: FrozenDenoiser, past: Tensor, known: Tensor, later: Tensor, most: Tensor, condition: Condition
+) -> Denoise:
+    """What denoises the one frame after a past [B, k, C, h, w] at levels known [B, k].
+
+    later: the noise [B, F', C, h, w], of level `most`, that stands behind it where a model takes no clip as short.
+    """
+    frame = past.shape[1]
+
+    def given(first: int, until: int) -> Condition:
+        return Condition(condition.clean[:, first:until], condition.clean_mask[:, first:until])
+
+    after = denoiser.after(past, known) if frame and isinstance(denoiser, Remembering) else None
+    if after is not None:
+        return lambda noisy, sigma: after.x0(noisy, sigma, given(frame, frame + 1))
+    until = max(frame + 1, denoiser.spec.least)
+    behind = later[:, : until - frame - 1]
+    waiting = most.expand(len(behind), behind.shape[1])
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        clip, levels = torch.cat([past, noisy, behind], 1), torch.cat([known, sigma, waiting.to(sigma)], 1)
+        return denoiser.x0(clip, levels, given(0, until))[:, frame : frame + 1]
+
+    return denoise
 
 
 def clip_levels(grid: Tensor, held: Tensor, lag: int = 0) -> Tensor:

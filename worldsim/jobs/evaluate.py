@@ -106,6 +106,7 @@ def run(config: Config) -> Path:
     place = Path(config.run)
     if saved_video.is_video_run(place):
         return run_adapted(config)
+    video_task.check_run(place)
     _refuse(config, ("video",), "is of a video model, and {run} is a run")
     out = config.out or place / "evaluate"
     saved.model_folder(place)
@@ -133,6 +134,8 @@ def run_video(config: Config) -> Path:
     """`run` for a video model without actions."""
     name = str(config.run)
     _refuse(config, ("horizon", "context", "tolerance", "dtype"), "is of a run; {run} is a video model (--video.*)")
+    _refuse(config, ("video.reader",), "is of a run, under actions; {run} takes none")
+    _refuse(config, () if name.startswith(video_task.URL) else ("video.remote",), "is of an address; {run} is none")
     if config.data is None:
         raise ValueError(f"{name} is a video model: name the data set to judge it on with --data")
     out = config.out or Path("runs") / f"evaluate-{re.sub(r'[^0-9A-Za-z.]+', '-', Path(name).name)}"

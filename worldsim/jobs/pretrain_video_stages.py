@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim import config as configuration
 from worldsim import diffusion, precision
 from worldsim.backbones.video.block_causal import BlockCausalTransformer
 from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
@@ -93,13 +94,13 @@ def _frozen(common: Common, network: PatchAutoencoder, size: int) -> FrozenAutoe
 
 def round_trips(common: Common, encoder: FrozenAutoencoder, config: round_trip.Config) -> dict[str, Any]:
     """Where things are after a round trip, by data set; measured once for an autoencoder."""
-    file = common.folder / ROUND_TRIP
+    file, settings = common.folder / ROUND_TRIP, configuration.to_plain(config)
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["autoencoder"] == encoder.fingerprint:
+        if kept["autoencoder"] == encoder.fingerprint and kept.get("settings", settings) == settings:
             return kept["sets"]
     found = {table.films.name: round_trip.check_round_trip(table, encoder, config) for table in common.tables}
-    atomic_write_json(file, {"autoencoder": encoder.fingerprint, "sets": found})
+    atomic_write_json(file, {"autoencoder": encoder.fingerprint, "settings": settings, "sets": found})
     for name, figures in found.items():
         log.info("round trip of %s: %s", name, figures)
     return found

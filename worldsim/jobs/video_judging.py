@@ -118,6 +118,7 @@ def judge_clips(
                     BASE: _sampled(denoiser, video, sampling, key[some]),
                 }
             ways |= _compared(denoiser, untrained, video, latents, sampling, key[some])
+            check_finite({"its latents": latents, "what it takes for clean": errors[1]} | ways)
             place = columns(state, judges.read)
             measured, last = _measure(ways, video, place, judges, sampling.given, own)
             lasts.append(last)
@@ -135,6 +136,18 @@ def judge_clips(
     mask, guess = (np.mean(masks, axis=0) if masks else None), (np.concatenate(guesses) if guesses else None)
     losses = np.concatenate(native), np.concatenate(plain)
     return Judged(*losses, frames, np.concatenate(lasts), tuple(films), mask, guess)
+
+
+def check_finite(found: dict[str, Tensor]) -> None:
+    """Raise ValueError for what is NaN or infinite: no figure of it would mean anything."""
+    for name, values in found.items():
+        wrong = ~values.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(
+                f"the model gives NaN or infinity: {name.lower()}, {float(wrong.float().mean()):.0%} of "
+                f"{list(values.shape)} in {values.dtype}. If it runs in float16, try bfloat16 or float32 "
+                "(--video.backbone.dtype); else its weights are damaged"
+            )
 
 
 def imagined(world: DiffusionModel, video: Tensor, actions: Tensor, given: int, key: Tensor) -> Tensor:

@@ -200,18 +200,23 @@ def _frechet_numbers(evaluation: VideoEvaluation) -> dict[str, Any]:
         for name, distances in zip(found.names, found.distances, strict=True):
             key = f"{base}_{SHORT[name]}"
             low, high = distances.interval
-            values |= {key: distances.value, f"{key}_low": low, f"{key}_high": high}
+            values |= _finite({key: distances.value, f"{key}_low": low, f"{key}_high": high})
         for other in (COPY_LAST, RANDOM_INIT, REAL):
             ratio = evaluation.fd_ratio(found.of, other)
             if ratio is not None:
                 key = f"{base}_over_{SHORT[other]}"
-                values |= dict(zip((key, f"{key}_low", f"{key}_high"), ratio, strict=True))
+                values |= _finite(dict(zip((key, f"{key}_low", f"{key}_high"), ratio, strict=True)))
     if evaluation.fvd is not None:
         values["video.fvd_clips"] = len(evaluation.episode)
         for name, distances in zip(evaluation.fvd.names, evaluation.fvd.distances, strict=True):
             key, (low, high) = f"video.fvd_{SHORT[name]}", distances.interval
-            values |= {key: distances.value, f"{key}_low": low, f"{key}_high": high}
+            values |= _finite({key: distances.value, f"{key}_low": low, f"{key}_high": high})
     return values
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """None where there is no number."""
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 def _numbers(name: str, band: Band) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
 from worldsim.diffusion.frames import legal_frames
-from worldsim.jobs import action_reader, devices
+from worldsim.jobs import action_reader, devices, saved
 from worldsim.jobs.saved import Loaded
 from worldsim.jobs.seen_films import Listed, listed_of
 from worldsim.models.diffusion import DiffusionModel
 from worldsim.pretrained import PIPELINE
 from worldsim.protocols import DenoiserSpec, FrozenDenoiser, Schedule
-from worldsim.registry import Component
+from worldsim.registry import Component, nearest
 
 URL = ("http://", "https://")
 FRAMES = 8  # of a clip, or a few more if the model takes no such number
@@ -137,6 +137,20 @@ def is_video_model(name: str) -> bool:
         return (path / PIPELINE).is_file()
     hub = not path.is_absolute() and len(path.parts) == 2 and not name.startswith((".", "~"))
     return hub and not path.parent.exists()
+
+
+def check_run(place: Path) -> None:
+    """Raise FileNotFoundError for what is neither a run nor a video model, naming what there is."""
+    try:
+        saved.model_folder(place)
+    except FileNotFoundError as error:
+        known = pretrained.bundled(PIPELINE)
+        near = f"did you mean {nearest(str(place), known)!r}? " if not place.exists() else ""
+        raise FileNotFoundError(
+            f"{error}; nor is it a video model: {near}known are the bundled {', '.join(known)}, folders with "
+            f"{PIPELINE} of one of {', '.join(sorted(video.families()))}, OWNER/NAME on the hub, and addresses of "
+            "`worldsim serve-backbone`"
+        ) from error
 
 
 @dataclass(frozen=True)

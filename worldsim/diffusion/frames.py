@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from worldsim.protocols import DenoiserSpec
 
-SEARCHED = 512  # pixel frames among which a legal number is looked for
-
 
 def latent_frames(spec: DenoiserSpec, frames: int) -> int:
     """F of T pixel frames. Raises ValueError for a T that there is not, naming the nearest."""
     first, step = int(spec.lone_first), spec.frame_stride * spec.group
     groups, rest = divmod(frames - first, step)
-    count = groups * spec.group + first
-    most = spec.most or count + spec.group
-    if rest or not max(spec.least, 1) <= count <= most:
-        below = min(max(count, spec.least), most)
-        near = sorted({spec.frame_stride * (n - first) + first for n in (below, min(below + spec.group, most))})
+    if rest or _clamped(spec, groups) != groups:
+        near = sorted({_clamped(spec, k) * step + first for k in (groups, groups + 1)})
         rule = f"{step} k{' + 1' if first else ''}"
         raise ValueError(f"{frames} frames are given; this model takes {rule}: the nearest are {near}")
-    return count
+    return groups * spec.group + first
 
 
 def known_latents(spec: DenoiserSpec, given: int) -> int:
@@ -29,14 +24,12 @@ def known_latents(spec: DenoiserSpec, given: int) -> int:
 
 
 def legal_frames(spec: DenoiserSpec, least: int) -> int:
-    """The fewest pixel frames from `least` on that a model takes. Raises ValueError if there are none near."""
-    for frames in range(least, least + SEARCHED):
-        try:
-            latent_frames(spec, frames)
-        except ValueError:
-            continue
-        return frames
-    raise ValueError(f"this model takes no number of frames from {least} to {least + SEARCHED - 1}")
+    """The fewest pixel frames from `least` on that a model takes. Raises ValueError if there are none."""
+    first, step = int(spec.lone_first), spec.frame_stride * spec.group
+    frames = _clamped(spec, -((first - least) // step)) * step + first
+    if frames < least:
+        raise ValueError(f"{least} frames or more are asked for; this model takes at most {frames}")
+    return frames
 
 
 def fresh_latents(spec: DenoiserSpec, frames: int, count: int) -> int:
@@ -77,3 +70,14 @@ def _fresh(spec: DenoiserSpec, frames: int, count: int) -> int:
     if len(found) > 1 or min(found) < 1:
         raise ValueError(f"it would be of {sorted(found)} latent frames")
     return found.pop()
+
+
+def _clamped(spec: DenoiserSpec, groups: int) -> int:
+    """The nearest number of groups of latent frames that a model takes. Raises ValueError if it takes none."""
+    first = int(spec.lone_first)
+    low = -((first - max(spec.least, 1)) // spec.group)
+    high = max(groups, low) if spec.most is None else (spec.most - first) // spec.group
+    if low > high:
+        rule = f"{spec.group} k{' + 1' if first else ''}"
+        raise ValueError(f"no number {rule} of latent frames is from least, {spec.least}, to most, {spec.most}")
+    return min(max(groups, low), high)

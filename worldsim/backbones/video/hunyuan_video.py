@@ -60,8 +60,8 @@ class Hunyuan:
     def embed(self, prompt: str, negative: str) -> dict[str, Tensor]:
         """Embeddings, pooled ones and the mask of each text; none where a picture belongs to them."""
         self.prompts = (prompt,) if self.distilled else (prompt, negative)
-        self.identity["prompts"] = self.prompts
         if self.pictured:
+            self.identity["prompts"] = self.prompts  # elsewhere their embeddings are hashed, wherever these come from
             return {}
         with torch.no_grad():
             read = [self.pipe.encode_prompt(text) for text in self.prompts]

@@ -239,6 +239,17 @@ def test_too_many_frames_and_given_ones_between_are_named_with_the_nearest(both:
         denoiser.condition(torch.zeros(1, 3, 3, SIDE, SIDE), FRAMES)
 
 
+def test_a_rate_of_frames_that_is_no_whole_number_is_told_as_it_is(tmp_path: Path) -> None:
+    pipeline("2").save_pretrained(tmp_path / "cosmos")
+    found = []
+    for fps in (2.0, 2.9, 0.5):
+        denoiser = video.build(video.Config(str(tmp_path / "cosmos"), fps=fps))
+        condition = denoiser.condition(first_frames(1), FRAMES)
+        found.append(denoiser.x0(noise(), torch.ones(1, LATENT_FRAMES), condition))
+        assert denoiser.spec.fps == fps and bool(found[-1].isfinite().all())
+    assert not torch.allclose(found[0], found[1], atol=1e-4) and not torch.allclose(found[0], found[2], atol=1e-4)
+
+
 def test_parts_and_prompts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="takes 17 channels and the autoencoder gives latents of 4, which makes 5"):
         video.families()["Cosmos2VideoToWorldPipeline"].wrap(pipeline("2", channels=4))

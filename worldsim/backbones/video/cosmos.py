@@ -124,7 +124,7 @@ class Cosmos:
             hidden_states=noisy.to(net.dtype),
             timestep=told.to(net.dtype) if self.second else told,
             encoder_hidden_states=parts.one_of_pair(text, unguided).to(net.dtype),
-            fps=int(self.spec.fps or 16) if self.second else None,
+            fps=self.spec.fps if self.second else None,  # the pipeline's own is a whole number; it is divided by
             condition_mask=known.expand(-1, -1, -1, *noisy.shape[3:]).to(net.dtype),
             padding_mask=noisy.new_zeros(1, 1, *noisy.shape[3:]).to(net.dtype),
             return_dict=False,

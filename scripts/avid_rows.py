@@ -118,7 +118,7 @@ def rows(out: Path, name: str) -> None:
 def response(out: Path, name: str) -> None:
     """Rows of where another action at one step changes what AVID predicts: the share in the frame it led to.
 
-    One prediction of all frames at once, at a middle level of noise; elsewhere than in its own frame an action changes
+    One prediction of all frames after the first at once, at a middle level of noise; elsewhere than in its own frame an action changes
     what follows, too, as what was moved stays moved.
     """
     folder = run(out, name, FEWEST, "avid", 0)
@@ -128,7 +128,7 @@ def response(out: Path, name: str) -> None:
     split = split_episodes(len(dataset), tuned.split_seed)
     reader = ClipReader(dataset, split.test, ClipConfig(tuned.frames, tuned.gap, "skip"), video=True)
     rows_taken = np.linspace(0, reader.count - 1, 64).astype(np.int64)
-    clips = action_clips.take(reader, rows_taken, world.base, (0, 0), world.spec.context, None, torch.device("cpu"))
+    clips = action_clips.take(reader, rows_taken, world.base, (0, 0), 1, None, torch.device("cpu"))
     held, told = clips.condition.clean_mask > 0, torch.ones(len(clips.action), dtype=torch.bool)
     level = world.base.schedule.draw(torch.tensor(0.5))
     sigma = torch.where(held, 0.0, level)
@@ -139,7 +139,7 @@ def response(out: Path, name: str) -> None:
         return world.adapter.x0(world.base, noisy, sigma, clips.condition, Moves(action, told)).float()
 
     plain, shares = answer(clips.action), []
-    for step in range(world.spec.context - 1, clips.action.shape[1]):
+    for step in range(clips.action.shape[1]):
         other = clips.action.clone()
         other[:, step] = clips.action.roll(1, 0)[:, step]
         change = (answer(other) - plain).square().mean((2, 3, 4))  # [B, F]

@@ -29,6 +29,8 @@ class Task:
     position: tuple[str, ...]
     gap: int
     kinds: tuple[str, ...]
+    clips: int
+    """Of an episode that is judged."""
     size: int | None = None
     seed: int = 11
 
@@ -37,8 +39,8 @@ SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
 ABLATIONS = ("avid_afresh", "avid_no_mask", "avid_no_base", "scratch_afresh")
 ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
 TASKS = {
-    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL),
-    "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 64),
+    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 1),
+    "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 4, 64),
 }
 KINDS: dict[str, list[str]] = {
     "avid": ["--adapter", "avid"],
@@ -126,13 +128,14 @@ def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
         "--position",
         *task.position,
         "--clips",
-        "2",
+        str(task.clips),
         "--shown",
         "0",
         "--batch",
         "32",
         "--video.fit-clips",
         "512",
+        *("--video.frames", "8"),  # two given, six drawn
         *("--video.steps", "10", "--video.lag", "10", "--video.eta", "1"),  # of the base alone
     ]
 

@@ -226,6 +226,9 @@ def test_flow_and_edm_grids_are_those_of_diffusers() -> None:
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, "timestep_spacing is 'odd': linspace, "),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "use_karras_sigmas is set"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas is set"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas is set"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "continuous.*only v_prediction"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 1.0, "prediction_type": "sample"}, "EDM has epsilon or"),
     ],
 )
 def test_schedulers_that_cannot_be_kept_are_refused(config: dict[str, Any], told: str) -> None:

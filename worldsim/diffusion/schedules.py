@@ -15,6 +15,8 @@ from worldsim.protocols import Schedule
 
 Betas = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Spacing = Literal["linspace", "leading", "trailing"]
+MOST_STEPS = 10**6  # levels of a table, which is held in memory
+LARGEST = 1e9  # of any other setting: far above any that is in use, and float32 still holds its square
 
 
 def zero_terminal_snr(alphas: Tensor) -> Tensor:
@@ -36,6 +38,21 @@ class VP:
     """CogVideoX: cumulative alphas a become a / (c + (1 - c) a)."""
     spacing: Spacing = "leading"
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that no schedule has."""
+        _check_count("steps", self.steps, 2, MOST_STEPS)
+        _check_count("offset", self.offset, 0, self.steps - 1)
+        _check_number("start", self.start, 0, 1)
+        _check_number("end", self.end, 0, 1)
+        _check_number("snr_shift", self.snr_shift, 0)
+        if self.start > self.end:
+            raise ValueError(f"start is {self.start}, it must be at most end, {self.end}")
+        for name, known in (("betas", get_args(Betas)), ("spacing", get_args(Spacing))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: {', '.join(known)} are known")
+        if type(self.zero_snr) is not bool:
+            raise ValueError(f"zero_snr is {self.zero_snr!r}, it must be true or false")
 
     def alphas(self) -> Tensor:
         """Cumulative alphas [T], float64."""
@@ -103,6 +120,14 @@ class EDM:
     """Of ln sigma in training."""
     std: float = 1.2
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that no schedule has."""
+        _check_number("low", self.low, 0)
+        _check_number("high", self.high, self.low)
+        _check_number("rho", self.rho, 0)
+        _check_number("mean", self.mean, -LARGEST)
+        _check_number("std", self.std, 0)
+
     def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """x0 + sigma noise. Pure noise (inf) is taken for the highest level, as the network knows none above."""
         return torch.ones_like(sigma), sigma.clamp_max(self.high)
@@ -142,6 +167,16 @@ class RF:
     """The last level above 0 is stretched to this t (LTX-Video)."""
     normal: bool = False
     """Train at logit-normal t (Esser et al. 2024) instead of uniform ones, before the shift."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that no schedule has."""
+        _check_number("shift", self.shift, 0)
+        _check_number("scale", self.scale, 0)
+        _check_count("steps", self.steps, 2, MOST_STEPS)
+        if self.terminal is not None:
+            _check_number("terminal", self.terminal, 0, 1)
+        if type(self.normal) is not bool:
+            raise ValueError(f"normal is {self.normal!r}, it must be true or false")
 
     def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(1 - t, t)."""
@@ -195,8 +230,14 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, Kind]:
             raise ValueError(f"sigma_schedule is {config['sigma_schedule']!r}: only karras is known")
         if float(config.get("sigma_data", 0.5)) != 1.0:
             raise ValueError(f"sigma_data is {config.get('sigma_data', 0.5)}: latents must have been scaled to 1")
-        return EDM(**values), "edm"
-    if config.get("timestep_type") == "continuous" and kind == "v":  # Stable Video Diffusion
+        if kind not in ("eps", "v"):
+            raise ValueError(f"prediction_type is {config['prediction_type']!r}: EDM has epsilon or v_prediction")
+        return EDM(**values), "edm" if kind == "eps" else "edm_v"  # v: diffusers turns the sign of c_out
+    if config.get("timestep_type") == "continuous":
+        if kind != "v":
+            said = config.get("prediction_type", "epsilon")
+            raise ValueError(f"timestep_type is 'continuous' with prediction_type {said!r}: only v_prediction is known")
+        # Stable Video Diffusion
         low, high = (float(config.get(name) or usual) for name, usual in (("sigma_min", 0.002), ("sigma_max", 700.0)))
         return EDM(low, high, mean=0.7, std=1.6), "edm_v"  # levels of training as its fine-tunings take them
     if not name.startswith(_VP_NAMES):
@@ -236,6 +277,8 @@ def _check_spacing(config: Mapping[str, Any], entries: tuple[str, ...]) -> None:
 def _flow(config: Mapping[str, Any]) -> RF:
     """Rectified flow; where the shift depends on the length of a sequence, the greatest that was trained is taken."""
     _check_spacing(config, RESPACED)
+    if config.get("invert_sigmas"):
+        raise ValueError("invert_sigmas is set, and levels are not turned round here: set it to false in its config")
     shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
     if config.get("use_dynamic_shifting"):
         mu = float(config.get("max_shift", 1.15))
@@ -248,6 +291,16 @@ def _flow(config: Mapping[str, Any]) -> RF:
 def _check_steps(steps: int, most: int | None) -> None:
     if steps < 1 or (most is not None and steps > most):
         raise ValueError(f"steps is {steps}, it must be 1 or more{f' and at most {most}' if most else ''}")
+
+
+def _check_count(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}, it must be a whole number from {least} to {most}")
+
+
+def _check_number(name: str, value: object, low: float, high: float = LARGEST) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
+        raise ValueError(f"{name} is {value!r}, it must be a number above {low:g} and below {high:g}")
 
 
 def _ended(sigmas: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolver
 from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler
 
 from worldsim import diffusion
+from worldsim.backbones.video.cosmos import Levels
 from worldsim.diffusion import EDM, RF, VP
 
 
@@ -39,6 +40,8 @@ from worldsim.diffusion import EDM, RF, VP
         (RF, {"scale": "a"}, "scale is 'a'"),
         (RF, {"terminal": 1}, "terminal is 1, .* below 1"),
         (RF, {"normal": 0}, "normal is 0"),
+        (Levels, {"low": 1.0, "high": 0.5}, "high is 0.5, .* above 1"),
+        (Levels, {"low": 1.0, "high": 2.0, "std": 0}, "std is 0"),
     ],
 )
 def test_settings_that_no_schedule_has_are_named(kind: Any, settings: dict[str, Any], told: str) -> None:

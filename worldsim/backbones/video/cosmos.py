@@ -33,6 +33,10 @@ class Levels:
     """Of ln sigma in training: ln 4, and its deviation, as in the configurations of cosmos-predict2."""
     std: float = 1.2
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that no schedule has."""
+        diffusion.EDM(self.low, self.high, mean=self.mean, std=self.std)
+
     def native(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(1 - t, t). Pure noise (inf) is taken for the highest level, as the network knows none above."""
         return diffusion.RF(scale=1.0).native(sigma.clamp_max(self.high))

@@ -118,8 +118,8 @@ def rows(out: Path, name: str) -> None:
 def response(out: Path, name: str) -> None:
     """Rows of where another action at one step changes what AVID predicts: the share in the frame it led to.
 
-    One prediction of all frames after the first at once, at a middle level of noise; elsewhere than in its own frame an action changes
-    what follows, too, as what was moved stays moved.
+    One prediction of all frames after the first at once, at a middle level of noise; elsewhere than in its own frame an
+    action changes what follows, too, as what was moved stays moved.
     """
     folder = run(out, name, FEWEST, "avid", 0)
     loaded, tuned = saved_video.load(folder), saved_video.read_settings(folder)

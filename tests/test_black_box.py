@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import urllib.error
@@ -86,6 +85,7 @@ def post(where: str, body: bytes) -> tuple[int, str]:
         ("encode", wire.pack({"film": torch.zeros(1)}), 400, "'video' is missing; there are film"),
         ("encode", wire.pack({"video": torch.full((1, 5, 3, 32, 32), torch.nan)}), 400, "not finite"),
         ("encode", wire.pack({"video": torch.zeros(1, 6, 3, 32, 32)}), 400, "the nearest are"),
+        ("encode", wire.pack({"video": torch.zeros(1, 5, 3, 32, 32).to(torch.float8_e5m2)}), 400, "float8_e5m2; float"),
         ("encode", bytes(2**20 + 1), 413, "1048576 are the most"),
         ("decode", wire.pack({"latents": torch.zeros(3)}), 400, "give [B, F, 16, h, w]"),
         ("decode", wire.pack({"latents": torch.zeros(1, 2, 3, 4, 4)}), 400, "give [B, F, 16, h, w]"),
@@ -101,7 +101,7 @@ def post(where: str, body: bytes) -> tuple[int, str]:
             "encode",
             wire.pack({"video": torch.zeros(1, 5, 3, 32, 32, dtype=torch.uint8)}),
             400,
-            "give floats in [-1, 1]",
+            "holds torch.uint8; float16, ",
         ),
         (
             "condition",
@@ -157,22 +157,6 @@ def test_callers_that_say_nothing_take_no_place(denoiser: VideoDenoiser) -> None
             one.close()
         server.shutdown()
         server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("head", "code"),
-    [
-        ("GET /spec HTTP/1.1\r\nHost: evil.example\r\n", 403),
-        ("POST /encode HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n", 403),
-        ("GET /spec HTTP/1.1\r\nHost: [::1]:99\r\n", 200),
-        ("POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: \u00b2\r\n", 411),
-    ],
-)
-def test_heads_of_requests_are_read_with_care(url: str, head: str, code: int) -> None:
-    """A page of another site, which a browser here shows, cannot ask; a length is written in plain digits."""
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as one:
-        one.sendall(head.encode("latin-1") + b"\r\n")
-        assert one.recv(64).split()[1] == str(code).encode()
 
 
 def test_a_port_in_use_and_a_device_that_is_not_there_are_told_before_loading(
@@ -233,32 +217,6 @@ def test_answers_lie_where_the_question_did(denoiser: VideoDenoiser) -> None:
     assert box.encode(clip().to("meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("stride", 0, "stride is 0"),
-        ("stride", "8", "stride is '8'"),
-        ("multiple", 3, "a multiple of stride"),
-        ("lone_first", 1, "lone_first is 1"),
-        ("kind", "noise", "kind is 'noise'"),
-        ("guidance", "much", "guidance is 'much'"),
-        ("fps", "fast", "fps is 'fast'"),
-        ("most", 0, "most is 0"),
-    ],
-)
-def test_a_description_that_no_model_has_is_told(
-    denoiser: VideoDenoiser, field: str, value: object, message: str
-) -> None:
-    said = json.loads(wire.describe(denoiser.spec, denoiser.schedule, "x"))
-    said["spec"][field] = value
-    with pytest.raises(ValueError, match=message):
-        wire.understand(json.dumps(said).encode())
-    said = json.loads(wire.describe(denoiser.spec, denoiser.schedule, "x"))
-    said["schedule"]["shift"] = "much"
-    with pytest.raises(ValueError, match="no description"):
-        wire.understand(json.dumps(said).encode())
-
-
 def test_a_service_that_died_is_told(denoiser: VideoDenoiser) -> None:
     server = serve_backbone.make_server(serve_backbone.Config(port=0), denoiser)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -304,11 +262,3 @@ def test_a_service_is_for_this_machine_unless_said_otherwise(settings: dict[str,
     with pytest.raises(ValueError, match=told):
         serve_backbone.Config(**settings)  # pyright: ignore[reportArgumentType]
     assert serve_backbone.Config(host="::1").host == "::1"
-
-
-def test_what_is_no_description_is_told(tmp_path: Path) -> None:
-    for text, told in ((b"{}", "KeyError"), (b"hello", "JSONDecodeError"), (b'{"version": 9}', "version 9")):
-        with pytest.raises(ValueError, match=told):
-            wire.understand(text)
-    with pytest.raises(ValueError, match="must begin with http"):
-        black_box.Config("file:///etc/passwd")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -143,3 +143,70 @@ def test_who_does_not_answer_is_asked_again_and_then_told(
 
     box = black_box.connect(black_box.Config(strange(failing_once), pause=0.01))
     assert box.encode(clip()).shape == (2, 2, 16, 4, 4) and asked == ["/encode"] * 2
+
+
+def test_a_service_that_stalls_while_it_says_its_error_is_asked_again(
+    denoiser: VideoDenoiser, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = threading.Event()
+
+    class Stalling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(500)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(b"half")
+            go_on.wait(10)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    with pytest.raises(
+        ConnectionError, match=rf"{address}/spec did not answer in 2 tries: it failed \(500\): half\. Is"
+    ):
+        black_box.connect(black_box.Config(address, timeout=0.5, tries=2, pause=0.01))
+    go_on.set()
+    server.shutdown()
+    server.server_close()
+    assert "trying again" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bool, torch.complex64])
+def test_an_answer_of_strange_numbers_is_told(strange: Callable[[Reply], str], dtype: torch.dtype) -> None:
+    body = wire.pack({"latents": torch.ones(2, 2, 16, 4, 4).to(dtype)})
+    box = black_box.connect(black_box.Config(strange(lambda _: (200, body))))
+    with pytest.raises(ValueError, match=f"'latents' holds {dtype}; float16, "):
+        box.encode(clip())
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("file:///etc/passwd", "must begin with http"),
+        ("http://127.0.0.1:abc", "abc"),
+        ("http://127.0.0.1:70000", "0-65535"),
+        ("http://127.0.0.1:0", "port is 0"),
+        ("http://", "must name a host"),
+        ("http://:8765", "must name a host"),
+        ("http://me@there", "and no user"),
+        ("http://[::1", "IPv6"),
+        ("http://a..b", "label"),
+        ("http://there/a model", "spaces or letters"),
+        ("http://there/mod\u00e8le", "spaces or letters"),
+        ("http://there/\n", "spaces or letters"),
+        ("http://there/?model=1", "must end with its path"),
+        ("http://there#1", "must end with its path"),
+    ],
+)
+def test_an_address_that_cannot_be_is_told_before_it_is_asked(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"url is .*{told}"):
+        black_box.Config(url)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8765", "https://there.example/models/one/", "http://127.0.0.1"])
+def test_an_address_that_can_be_is_taken(url: str) -> None:
+    assert black_box.Config(url).url == url

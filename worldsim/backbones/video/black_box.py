@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -124,6 +125,8 @@ class Config:
         """Raises ValueError for settings that cannot be."""
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url is {self.url!r}: it must begin with http:// or https://")
+        if wrong := _wrong(self.url):
+            raise ValueError(f"url is {self.url!r}: {wrong}; give one as http://127.0.0.1:8765")
         if self.timeout <= 0 or self.tries < 1 or self.pause < 0:
             raise ValueError(f"timeout {self.timeout}, tries {self.tries}, pause {self.pause}: they must be above 0")
         if self.most_bytes < 1:
@@ -179,7 +182,7 @@ def _ask(config: Config, path: str, body: bytes | None) -> bytes:
             with _opener(where).open(request, timeout=config.timeout) as answer:
                 return _read(answer, config, where, began + config.timeout)
         except urllib.error.HTTPError as error:
-            said = error.read(2000).decode(errors="replace").strip()
+            said = _said(cast(HTTPResponse, error.fp), began + config.timeout)
             if error.code < 500 or error.code == 507:
                 raise ValueError(f"{where} refused ({error.code}): {said}") from error
             why = f"it failed ({error.code}): {said}"
@@ -209,6 +212,34 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _wrong(url: str) -> str:
+    """What is wrong with an address, nothing if it can be."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return "it has spaces or letters that are not ASCII, which must be quoted"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # as a look-up does, which fails for parts of no letter and of more than 63
+    except ValueError as error:
+        return str(error)
+    if not host or "@" in parts.netloc:
+        return "it must name a host, and no user"
+    if port == 0:
+        return "its port is 0, it must be from 1 to 65535"
+    return "it must end with its path" if "?" in url or "#" in url else ""
+
+
+def _said(answer: HTTPResponse, end: float) -> str:
+    """How a service says that it fails, as far as that comes before the moment `end`."""
+    said = b""
+    try:
+        while len(said) < 2000 and time.monotonic() < end and (part := answer.read1(2000 - len(said))):
+            said += part
+    except (OSError, HTTPException):
+        pass  # that it fails is known, and why is not
+    return said.decode(errors="replace").strip()
 
 
 def _read(answer: HTTPResponse, config: Config, where: str, end: float) -> bytes:

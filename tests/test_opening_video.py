@@ -17,7 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
-from tests import test_ltx
+from tests import test_hunyuan_video, test_ltx
 from worldsim import cli
 from worldsim.backbones import video
 from worldsim.backbones.video import opening, room, tiny_video, untrained
@@ -48,10 +48,30 @@ def test_too_little_memory_is_said_before_loading_with_what_to_change(
 
     monkeypatch.setattr(tiny_video, "load", load)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(MemoryError, match="are free on cpu: try the setting embeddings .*, dtype bfloat16, or a"):
-        video.build(video.Config(str(tiny)))
+    for config, remedies in (
+        (video.Config(str(tiny)), "dtype bfloat16, or a smaller model"),
+        (video.Config(str(tiny), dtype="bfloat16"), "a smaller model"),
+    ):
+        told = rf"tiny: \d\.\d\d MiB, and 0\.00 MiB of memory are free on cpu: try {remedies}$"
+        with pytest.raises(MemoryError, match=told):
+            video.build(config)
     assert cli.main(["serve_backbone", "--backbone.name", str(tiny)]) == cli.USAGE_ERROR
     assert "error: the weights of" in capsys.readouterr().err
+
+
+def test_embeddings_are_named_where_they_would_spare_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_ltx.LTXPipeline(**test_ltx.parts()).save_pretrained(tmp_path / "ltx")
+    test_hunyuan_video.pipeline("replace").save_pretrained(tmp_path / "pictured")
+    kept = tmp_path / "kept.safetensors"
+    video.build(video.Config(str(tmp_path / "ltx"), embeddings=kept))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    for name, file, remedies in (
+        ("ltx", None, r"the setting embeddings \(a FILE, made once elsewhere\), dtype bfloat16, or a smaller model$"),
+        ("ltx", kept, "dtype bfloat16, or a smaller model$"),
+        ("pictured", None, "dtype bfloat16, or a smaller model$"),
+    ):
+        with pytest.raises(MemoryError, match=f"free on cpu: try {remedies}"):
+            video.build(video.Config(str(tmp_path / name), embeddings=file))
 
 
 def test_variants_of_the_weights_do_not_count(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,13 +200,14 @@ def test_main_memory_and_the_device_are_looked_at_for_what_each_will_hold(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (12, 100))
     monkeypatch.setattr(room, "host_free", lambda: 22)
     sizes, texts = {"text_encoder": 11, "transformer": 10, "vae": 1}, frozenset({"text_encoder"})
-    room.check(tmp_path, sizes, texts, "cuda", False)  # the encoder of texts never goes to the device
-    with pytest.raises(MemoryError, match="free on cuda: try the setting offload"):
-        room.check(tmp_path, sizes, frozenset(), "cuda", False)
-    room.check(tmp_path, sizes, frozenset(), "cuda", True)
+    less = (room.EMBEDDINGS, "dtype bfloat16")
+    room.check(tmp_path, sizes, texts, "cuda", False, less)  # the encoder of texts never goes to the device
+    with pytest.raises(MemoryError, match="free on cuda: try the setting offload, dtype bfloat16, or a"):
+        room.check(tmp_path, sizes, frozenset(), "cuda", False, less)
+    room.check(tmp_path, sizes, frozenset(), "cuda", True, less)
     monkeypatch.setattr(room, "host_free", lambda: 21)
     with pytest.raises(MemoryError, match="free on cpu: try the setting embeddings"):
-        room.check(tmp_path, sizes, texts, "cuda", True)
+        room.check(tmp_path, sizes, texts, "cuda", True, less)
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

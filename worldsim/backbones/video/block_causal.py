@@ -6,6 +6,7 @@ frame by frame, and the keys and values of clean frames never change: they are c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,11 +53,14 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
         mean squared difference of the latents of two frames, see `diffusion.filtering`; local: channels of
         the convolutions around the transformer; local_blocks: of them before and after it.
 
-        Raises ValueError for sizes that do not divide.
+        Raises ValueError for sizes that do not divide, or seconds or a change that are not above 0.
         """
         super().__init__()
         if size % patch or hidden % heads:
             raise ValueError(f"size {size} must be a multiple of patch {patch}, hidden {hidden} of heads {heads}")
+        for name, value in (("seconds", seconds), ("change", change)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, it must be more than 0 and finite")
         self.around = Around(Local(local, *local_blocks), 3 * channels, channels, patch, hidden, hidden)
         self.time = nn.Sequential(nn.Linear(4 * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.modulation = nn.Linear(hidden, 6 * hidden)

@@ -16,9 +16,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, SafetensorsParsingError
 
-from worldsim.backbones.video import embeddings, room
+from worldsim.backbones.video import embeddings, room, whole
 from worldsim.backbones.video.denoiser import DENOISERS, VideoDenoiser
 from worldsim.backbones.video.embeddings import TEXT_PARTS
+from worldsim.backbones.video.whole import parts_of
 from worldsim.pretrained import PIPELINE, resolve
 from worldsim.protocols import DenoiserSpec
 
@@ -91,21 +92,24 @@ def build(config: Config) -> VideoDenoiser:
     pipeline = str(index.get("_class_name"))
     if pipeline not in known:
         raise ValueError(f"'{config.name}' is a {pipeline}, which is not known here: {', '.join(known)} are")
+    whole.check_index(config.name, index, known[pipeline])
     mark = "" if config.embeddings is None else _mark(name, config, index)
     text = None if config.embeddings is None else embeddings.stored(config.embeddings, mark)
     skipped = tuple(part for part in TEXT_PARTS if part in index) if text is not None else ()
     load = vars(known[pipeline]).get("load", _load)
     ours = load is not _load
     folder = Path(name) if Path(name).is_dir() else _fetched(name, config, index, skipped, ours)
-    _check_parts(folder, index, skipped, config, ours)
+    whole.check_parts(folder, config.name, parts_of(index, skipped), config.variant, ours)
     _check_memory(folder, index, skipped, config, ours)
     log.info("loading %s (%s)", config.name, pipeline)
     try:
         pipe: Any = load(folder, getattr(torch, config.dtype), skipped) if ours else _load(folder, config, skipped)
     except OSError as error:
         raise FileNotFoundError(f"cannot load '{config.name}' ({folder}): {str(error).splitlines()[0]}") from error
-    family = known[pipeline].wrap(pipe)
-    _check_weights(folder, family.networks)
+    except whole.FAULTS as error:
+        raise whole.fault(folder, error) from error
+    family = _wrapped(known[pipeline], pipe, folder)
+    whole.check_weights(folder, family.networks)
     if config.tiling:
         _tile(config, pipe, family)
     if config.fps is not None:
@@ -119,6 +123,16 @@ def build(config: Config) -> VideoDenoiser:
         take_turns(pipe)
     made = VideoDenoiser(family, {key: value.to(config.device) for key, value in text.items()}, config.guidance)
     return made if config.offload else made.to(config.device)
+
+
+def _wrapped(known: Any, pipe: Any, folder: Path) -> Any:
+    """The family of a pipeline. Raises ValueError for parts that are not of one model."""
+    try:
+        return known.wrap(pipe)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    except whole.FAULTS as error:
+        raise whole.fault(folder, error) from error
 
 
 def _embedded(config: Config, pipe: Any, family: Any, mark: str) -> dict[str, torch.Tensor]:
@@ -158,23 +172,12 @@ def _check_room_ahead(name: str, config: Config, index: dict[str, Any], skipped:
     """Raise MemoryError for a model of the hub that will not fit: of its weights only the heads of files are read."""
     api, sizes = HfApi(), {}
     files = [Path(file) for file in api.list_repo_files(name) if file.endswith(".safetensors")]
-    for part in _parts(index, skipped):
+    for part in parts_of(index, skipped):
         read = room.picked([file for file in files if file.parent == Path(part)], config.variant)
         heads = [api.parse_safetensors_file_metadata(name, file.as_posix()) for file in read]
         numbers = sum(sum(head.parameter_count.values()) for head in heads)
         sizes[part] = numbers * _dtype(config, part, ours).itemsize
     _check_room(Path(name), index, sizes, config)
-
-
-def _check_weights(folder: Path, networks: dict[str, Any]) -> None:
-    """Raise ValueError for networks of which weights are missing: diffusers leaves them without any."""
-    for name, network in networks.items():
-        missing = [key for key, value in network.state_dict().items() if value.is_meta]
-        if missing:
-            raise ValueError(
-                f"the weights in {folder / name} lack {len(missing)} tensors of its config.json ({missing[0]}, ...): "
-                "fetch the whole model"
-            )
 
 
 def _load(folder: Path, config: Config, skipped: tuple[str, ...]) -> Any:
@@ -212,9 +215,7 @@ def take_turns(pipe: Any) -> None:
 
 def _mark(name: str, config: Config, index: dict[str, Any]) -> str:
     """See `embeddings.mark`."""
-    networks = {
-        part: table(name, f"{part}/config.json", config.name) for part in _parts(index, ()) if part in DENOISERS
-    }
+    networks = {part: table(name, f"{part}/config.json", config.name) for part in parts_of(index) if part in DENOISERS}
     return embeddings.mark(index, networks, config.prompt, config.negative_prompt)
 
 
@@ -245,36 +246,11 @@ def _told(spec: DenoiserSpec, fps: float) -> DenoiserSpec:
     return replace(spec, fps=fps)
 
 
-def _parts(index: dict[str, Any], skipped: tuple[str, ...]) -> list[str]:
-    """The parts of a pipeline that have a folder."""
-    named = {key: value for key, value in index.items() if isinstance(value, list) and len(value) == 2}
-    return [key for key, (library, _) in named.items() if library is not None and key not in skipped]
-
-
-def _check_parts(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config, ours: bool) -> None:
-    missing = [part for part in _parts(index, skipped) if not (folder / part).is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} lacks the folders {', '.join(missing)}, which its {PIPELINE} names: fetch the whole model"
-        )
-    files = [file for part in _parts(index, skipped) for file in (folder / part).glob("*.safetensors")]
-    known = room.variants(files)
-    if config.variant is not None and (ours or config.variant not in known):
-        there = f"it has {', '.join(known)}" if known and not ours else "it has none: leave variant out"
-        raise ValueError(f"'{config.name}' has no variant '{config.variant}' of its weights; {there}")
-    bare = {file.parent for file in files} - {file.parent for file in files if "." not in file.stem}
-    if bare and config.variant is None:
-        raise ValueError(
-            f"{', '.join(sorted(part.name for part in bare))} of '{config.name}' has weights only as the variant "
-            f"{', '.join(known)}: name it (variant)"
-        )
-
-
 def _check_memory(folder: Path, index: dict[str, Any], skipped: tuple[str, ...], config: Config, ours: bool) -> None:
     """Raise MemoryError if the weights alone are larger than the memory that is free. See `room.check`."""
     sizes = {
         part: _dtype(config, part, ours).itemsize * room.entries(folder / part, config.variant)
-        for part in _parts(index, skipped)
+        for part in parts_of(index, skipped)
     }
     _check_room(folder, index, sizes, config)
 
@@ -283,7 +259,10 @@ def _check_room(folder: Path, index: dict[str, Any], sizes: dict[str, int], conf
     """See `room.check`."""
     pictured = index.get("_class_name") == "HunyuanVideoImageToVideoPipeline"  # its texts are read with pictures
     let_go = frozenset(() if pictured and not config.offload else TEXT_PARTS)
-    room.check(folder, sizes, let_go, config.device, config.offload)
+    remedies = ["dtype bfloat16"] if config.dtype == "float32" else []
+    if not pictured and not sizes.keys().isdisjoint(TEXT_PARTS):
+        remedies.insert(0, room.EMBEDDINGS)
+    room.check(folder, sizes, let_go, config.device, config.offload, remedies)
 
 
 def _dtype(config: Config, part: str, ours: bool) -> torch.dtype:

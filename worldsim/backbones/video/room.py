@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ CONTAINER = (
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
 """What a container may use and does use (cgroup 2 and 1)."""
+EMBEDDINGS, OFFLOAD = "the setting embeddings (a FILE, made once elsewhere)", "the setting offload"
 EXPERTS = ("transformer", "transformer_2")
 
 
@@ -47,27 +48,29 @@ def entries(folder: Path, variant: str | None = None) -> int:
     return count
 
 
-def check(folder: Path, sizes: Mapping[str, int], let_go: frozenset[str], device: str, offload: bool) -> None:
+def check(
+    folder: Path, sizes: Mapping[str, int], let_go: frozenset[str], device: str, offload: bool, remedies: Sequence[str]
+) -> None:
     """Raise MemoryError if main memory or the device is too small for weights of `sizes` bytes by part.
 
     All parts are read into main memory. To the device go those that are not let go of before (encoders of texts); with
-    `offload` one at a time.
+    `offload` one at a time. remedies: settings that make less of the weights.
     """
     what = f"the weights of {folder}"
-    _check(what, sum(sizes.values()), host_free(), "cpu", "the setting embeddings (a FILE, made once elsewhere)")
+    _check(what, sum(sizes.values()), host_free(), "cpu", remedies)
     if device.startswith("cuda") and torch.cuda.is_available():
         kept = [size for part, size in sizes.items() if part not in let_go]
         need = max(kept, default=0) if offload else sum(kept)
-        remedy = "the setting embeddings (a FILE, made once elsewhere)" if offload else "the setting offload"
-        _check(what, need, torch.cuda.mem_get_info(device)[0], device, remedy)
+        there = [each for each in remedies if each != EMBEDDINGS]  # encoders of texts do not go there
+        _check(what, need, torch.cuda.mem_get_info(device)[0], device, [*([] if offload else [OFFLOAD]), *there])
 
 
-def check_beside(name: str, sizes: Mapping[str, int], device: str, offload: bool) -> None:
+def check_beside(name: str, sizes: Mapping[str, int], device: str, offload: bool, remedies: Sequence[str]) -> None:
     """Raise MemoryError if there is no room for denoisers of `sizes` bytes beside those that are open."""
-    what, remedy = f"a second denoiser of {name}", "leaving out --video.random-init"
-    _check(what, sum(sizes.values()), host_free(), "cpu", remedy)
+    what, remedies = f"a second denoiser of {name}", ["leaving out --video.random-init", *remedies]
+    _check(what, sum(sizes.values()), host_free(), "cpu", remedies)
     if device.startswith("cuda") and torch.cuda.is_available() and not offload:
-        _check(what, sum(sizes.values()), torch.cuda.mem_get_info(device)[0], device, remedy)
+        _check(what, sum(sizes.values()), torch.cuda.mem_get_info(device)[0], device, remedies)
 
 
 def host_free() -> int:
@@ -81,9 +84,14 @@ def host_free() -> int:
     return free
 
 
-def _check(what: str, need: int, free: int, where: str, remedy: str) -> None:
+def _check(what: str, need: int, free: int, where: str, remedies: Sequence[str]) -> None:
     if need > free:
         raise MemoryError(
-            f"{what}: {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free on "
-            f"{where}: try {remedy}, dtype bfloat16, or a smaller model"
+            f"{what}: {_size(need)}, and {_size(free)} of memory are free on {where}: try "
+            f"{', '.join([*remedies, 'or a smaller model'] if remedies else ['a smaller model'])}"
         )
+
+
+def _size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"

@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from einops import rearrange
 from torch import Tensor
 
-from worldsim.backbones.video import parts
+from worldsim.backbones.video import parts, whole
 from worldsim.backbones.video.block_causal import BlockCausalTransformer, Kept
 from worldsim.backbones.video.patch_autoencoder import PatchAutoencoder
 from worldsim.files import atomic_write_json, filling
@@ -32,6 +32,7 @@ AUTOENCODERS: dict[str, tuple[str, Any]] = {
     "PatchAutoencoder": ("worldsim", PatchAutoencoder),
     "AutoencoderKL": ("diffusers", AutoencoderKL),
 }
+NEEDED = ("vae", *CLASSES)
 MOST = 64  # first frames that may be given
 
 
@@ -60,6 +61,7 @@ class TinyVideo:
             in_place=True,
             change=float(config.change),
         )
+        self.scale, self.shift = float(vae.scaling_factor), float(vae.shift_factor or 0.0)
         self.networks = {"transformer": self.transformer, "vae": self.vae}
         self.identity = {"pipeline": PIPELINES[0], "schedule": repr(self.schedule)}
 
@@ -72,13 +74,13 @@ class TinyVideo:
     def latents(self, video: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         frames = rearrange(video, "b c f y x -> (b f) c y x").to(self.vae.dtype)
-        found = (self.vae.encode(frames).latent_dist.mode() - self._shift) * self.vae.config.scaling_factor
+        found = (self.vae.encode(frames).latent_dist.mode() - self.shift) * self.scale
         return rearrange(found, "(b f) c y x -> b c f y x", b=len(video))
 
     def pixels(self, latents: Tensor) -> Tensor:
         """See `denoiser.Family`."""
         frames = rearrange(latents, "b c f y x -> (b f) c y x").to(self.vae.dtype)
-        video = self.vae.decode(frames / self.vae.config.scaling_factor + self._shift).sample
+        video = self.vae.decode(frames / self.scale + self.shift).sample
         return rearrange(video, "(b f) c y x -> b c f y x", b=len(latents))
 
     def pictures(self, first: Tensor, frames: int) -> tuple[Tensor, bool, tuple[Tensor, ...]]:
@@ -100,21 +102,43 @@ class TinyVideo:
         """The flow of frames after those that are kept."""
         return self.transformer(noisy.transpose(1, 2), time, kept=kept).transpose(1, 2).to(noisy.dtype)
 
-    @property
-    def _shift(self) -> float:
-        return float(self.vae.config.shift_factor or 0.0)
-
 
 def load(folder: Path, dtype: torch.dtype, skipped: tuple[str, ...] = ()) -> Any:
-    """The parts of the pipeline in a folder; weights are safetensors. Raises ValueError for an unknown autoencoder."""
-    given: Any = {"torch_dtype": dtype, "use_safetensors": True}
-    name = json.loads((folder / PIPELINE).read_text(encoding="utf-8")).get("vae", [None, None])[1]
+    """The parts of the pipeline in a folder; weights are safetensors.
+
+    Raises ValueError for parts of another class, for weights that do not fit, are missing or not used, and for a
+    scheduler of other predictions.
+    """
+    index = json.loads((folder / PIPELINE).read_text(encoding="utf-8"))
+    name = index["vae"][1]
     if name not in AUTOENCODERS:
         raise ValueError(f"{folder / PIPELINE} names the autoencoder {name}; {', '.join(AUTOENCODERS)} are known")
-    vae: Any = AUTOENCODERS[name][1].from_pretrained(folder / "vae", **given)
-    transformer = BlockCausalTransformer.from_pretrained(folder / "transformer", **given)
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-    return SimpleNamespace(vae=vae, transformer=transformer, scheduler=scheduler)
+    for part, due in CLASSES.items():
+        if tuple(index[part]) != due:
+            raise ValueError(f"{folder / PIPELINE} names the {part} {index[part]}; only {list(due)} is known")
+    file = folder / "scheduler" / "scheduler_config.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    for entry, due in (("_class_name", CLASSES["scheduler"][1]), ("prediction_type", "flow_prediction")):
+        if said.get(entry, due) != due:
+            raise ValueError(f"{entry} is {said[entry]!r} in {file}; only {due!r} is known for {PIPELINES[0]}")
+    return SimpleNamespace(
+        vae=_part(folder, "vae", AUTOENCODERS[name][1], dtype),
+        transformer=_part(folder, "transformer", BlockCausalTransformer, dtype),
+        scheduler=_part(folder, "scheduler", FlowMatchEulerDiscreteScheduler, None),
+    )
+
+
+def _part(folder: Path, name: str, kind: Any, dtype: torch.dtype | None) -> Any:
+    """One part; dtype None has no weights."""
+    try:
+        if dtype is None:
+            return kind.from_pretrained(folder / name)
+        given: Any = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        part, found = kind.from_pretrained(folder / name, **given)
+    except whole.FAULTS as error:
+        raise whole.fault(folder, error, name) from error
+    whole.check_names(folder / name, found["missing_keys"], found["unexpected_keys"])
+    return part
 
 
 def save(

@@ -28,7 +28,8 @@ def begun_anew(denoiser: VideoDenoiser, config: Config, seed: int = 0) -> VideoD
             f"{config.name} keeps its denoiser under none of {', '.join(DENOISERS)}: it cannot be begun anew"
         )
     sizes = {name: sum(p.numel() * p.element_size() for p in net.parameters()) for name, net in trained.items()}
-    room.check_beside(config.name, sizes, config.device, config.offload)
+    less = () if config.dtype != "float32" else ("dtype bfloat16",)
+    room.check_beside(config.name, sizes, config.device, config.offload, less)
     fresh = {name: _fresh(network, seed) for name, network in trained.items()}
     if config.offload:
         _take_turns(list(trained.values()), list(fresh.values()), config.device)

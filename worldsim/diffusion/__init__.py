@@ -16,7 +16,7 @@ from worldsim.diffusion.clips import (
     sample_clips,
     sample_frames,
 )
-from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, ratio, spread, to_x0, weight
+from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
 from worldsim.diffusion.steered import Denoising, Remembering, Steered
@@ -50,7 +50,6 @@ __all__ = [
     "loss_weights",
     "pack",
     "put_in_place",
-    "ratio",
     "sample",
     "sample_clips",
     "sample_frames",

@@ -32,11 +32,6 @@ def level(sigma: Tensor) -> tuple[Tensor, Tensor]:
     return (1 + sigma.square()).rsqrt(), (1 + sigma.square().reciprocal()).rsqrt()
 
 
-def ratio(alpha: Tensor, s: Tensor) -> Tensor:
-    """The level sigma = s / alpha; inf where alpha is 0."""
-    return s / alpha
-
-
 def spread(values: Tensor, like: Tensor) -> Tensor:
     """Values [B] or [B, F], a level for each row or each frame, as they multiply latents [B, F, ...].
 

@@ -85,6 +85,7 @@ def post(where: str, body: bytes) -> tuple[int, str]:
         ("encode", wire.pack({"film": torch.zeros(1)}), 400, "'video' is missing; there are film"),
         ("encode", wire.pack({"video": torch.full((1, 5, 3, 32, 32), torch.nan)}), 400, "not finite"),
         ("encode", wire.pack({"video": torch.zeros(1, 6, 3, 32, 32)}), 400, "the nearest are"),
+        ("encode", wire.pack({"video": torch.zeros(0, 5, 3, 32, 32)}), 400, "[0, 2, 16, 4, 4] is asked"),
         ("encode", wire.pack({"video": torch.zeros(1, 5, 3, 32, 32).to(torch.float8_e5m2)}), 400, "float8_e5m2; float"),
         ("encode", bytes(2**20 + 1), 413, "1048576 are the most"),
         ("decode", wire.pack({"latents": torch.zeros(3)}), 400, "give [B, F, 16, h, w]"),

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import io
 import logging
-import math
 import socket
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from worldsim.backbones import video
 from worldsim.backbones.video import wire
 from worldsim.backbones.video.black_box import NOTHING, is_loopback
-from worldsim.backbones.video.denoiser import check_size, check_video
 from worldsim.jobs import devices
 from worldsim.jobs.seen_films import told_in
+from worldsim.jobs.serve_backbone_answers import Answer, Bounds, make_answers
 from worldsim.pretrained import PRETRAINING
-from worldsim.protocols import DenoiserSpec, FrozenDenoiser
+from worldsim.protocols import FrozenDenoiser
 
 log = logging.getLogger(__name__)
 SILENT = 20.0  # seconds that a caller may say nothing
 SLOWEST = 2**16  # bytes a second of a body, at least
-Answer = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+DIGITS = 18  # of a length that can be
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,8 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
         "/spec": wire.describe(denoiser.spec, denoiser.schedule, denoiser.fingerprint).encode(),
         "/pretraining": _pretraining(config.backbone.name),
     }
-    answers, busy = _answers(config, denoiser), threading.Lock()
+    bounds = Bounds(config.most_bytes, config.most_frames)
+    answers, busy = make_answers(denoiser, config.backbone.device, bounds), threading.Lock()
     places = threading.BoundedSemaphore(config.most_waiting)
 
     class Handler(BaseHTTPRequestHandler):
@@ -92,13 +91,36 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
         timeout = SILENT
 
         def do_GET(self) -> None:
+            self._logged(self._get)
+
+        def do_POST(self) -> None:
+            self._logged(self._post)
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            """What the server itself refuses: other methods, and heads that are none."""
+            self._logged(lambda: self._refuse(code, message or "this is no request"))
+
+        def _logged(self, answer: Callable[[], None]) -> None:
+            """Answer, and log it: the one place where requests are."""
+            begin, self.taken, self.given, self.said = time.perf_counter(), 0, 0, "not answered"
+            try:
+                answer()
+            finally:
+                log.log(
+                    logging.INFO if self.said == "200" else logging.WARNING,
+                    "%s %r: %s; %d bytes in, %d out, %.2f s",
+                    *(self.client_address[0], self.requestline[:200], self.said),
+                    *(self.taken, self.given, time.perf_counter() - begin),
+                )
+
+        def _get(self) -> None:
             if not self._is_for_here():
                 return None
             if self.path in told:
                 return self._send(200, told[self.path], "application/json")
             return self._refuse(404, f"there is no {self.path}; GET {' or '.join(told)}")
 
-        def do_POST(self) -> None:
+        def _post(self) -> None:
             if not self._is_for_here():
                 return None
             answer = answers.get(self.path.removeprefix("/"))
@@ -107,6 +129,8 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
             length = self.headers.get("Content-Length", "")
             if not (length.isascii() and length.isdigit()):
                 return self._refuse(411, "a Content-Length is needed")
+            if len(length) > DIGITS:
+                return self._refuse(400, f"the Content-Length has {len(length)} digits, {DIGITS} are the most")
             if int(length) > config.most_bytes:
                 self._pass_over(min(int(length), 16 * config.most_bytes))
                 return self._refuse(413, f"{length} bytes are sent, {config.most_bytes} are the most (--most-bytes)")
@@ -121,9 +145,8 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
                 places.release()
 
         def _computed(self, answer: Answer, length: int) -> None:
-            begin = time.perf_counter()
             try:
-                sent = wire.unpack(self._received(length))
+                sent = wire.unpack(b"".join(self._parts(length)))
                 given = {name: value.to(config.backbone.device) for name, value in sent.items()}
                 with busy, torch.no_grad():
                     found = wire.pack(answer(given))
@@ -135,40 +158,40 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
                 log.exception("%s failed", self.path)
                 full = isinstance(error, MemoryError | torch.OutOfMemoryError)
                 return self._refuse(507 if full else 500, f"{type(error).__name__}: {str(error)[:500]}")
-            log.info(
-                "%s %s: %.1f MiB in, %.1f MiB out, %.2f s",
-                *(self.client_address[0], self.path, length / 2**20, len(found) / 2**20),
-                time.perf_counter() - begin,
-            )
             return self._send(200, found, "application/octet-stream")
 
         def _is_for_here(self) -> bool:
             """Whether the request names this machine: a page of another site may not ask through a browser here."""
-            named = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            host = self.headers.get("Host", "")
+            try:
+                named = urllib.parse.urlsplit(f"//{host}").hostname or ""
+            except ValueError as error:
+                self._refuse(400, f"the Host is {host!r}, which names none ({error})")
+                return False
             if config.open_to_all or named == config.host or is_loopback(named):
                 return True
             self._refuse(403, f"the request is for '{named}', and only this machine may ask (--open-to-all)")
             return False
 
-        def _received(self, length: int) -> bytes:
-            """The body. Raises TimeoutError for one that drips: it holds a place."""
-            parts, got, began = [], 0, time.monotonic()
-            while got < length and (part := self.rfile.read1(min(length - got, 2**20))):
-                parts.append(part)
-                got += len(part)
-                if time.monotonic() - began > SILENT + got / SLOWEST:
-                    raise TimeoutError(f"{got} of {length} bytes came in {time.monotonic() - began:.0f} s")
-            return b"".join(parts)
+        def _parts(self, length: int) -> Iterator[bytes]:
+            """The body in parts. Raises TimeoutError for one that drips: it holds a place."""
+            began = time.monotonic()
+            while self.taken < length and (part := self.rfile.read1(min(length - self.taken, 2**20))):
+                self.taken += len(part)
+                yield part
+                if time.monotonic() - began > SILENT + self.taken / SLOWEST:
+                    raise TimeoutError(f"{self.taken} of {length} bytes came in {time.monotonic() - began:.0f} s")
 
         def _pass_over(self, length: int) -> None:
             """Read and forget, so that whoever sends hears why it is refused; in parts, so that nothing is kept."""
-            while length > 0 and (part := self.rfile.read(min(length, 2**20))):
-                length -= len(part)
+            with contextlib.suppress(TimeoutError):
+                for _ in self._parts(length):
+                    pass
 
         def _refuse(self, code: int, why: str) -> None:
-            log.warning("%s %s: refused (%d): %s", self.client_address[0], self.path, code, why)
             self.close_connection = True
-            self._send(code, why.encode(), "text/plain; charset=utf-8")
+            self._send(code, why.encode(errors="replace"), "text/plain; charset=utf-8")
+            self.said = f"{code}, {why!r}"
 
         def _send(self, code: int, body: bytes, kind: str) -> None:
             self.send_response_only(code)
@@ -176,6 +199,7 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            self.said, self.given = str(code), len(body)
 
         def log_message(self, format: str, *args: object) -> None:
             log.debug(format, *args)
@@ -193,94 +217,6 @@ def make_server(config: Config, denoiser: FrozenDenoiser) -> ThreadingHTTPServer
                 super().handle_error(request, client_address)
 
     return Server((config.host, config.port), Handler)
-
-
-def _answers(config: Config, denoiser: FrozenDenoiser) -> dict[str, Answer]:
-    """By path, what is answered to named tensors."""
-
-    spec = denoiser.spec
-
-    def encode(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        sent = wire.needed(given, "video")
-        check_video(spec, sent)
-        _check_count(config, sent.shape[1])
-        return {"latents": denoiser.encode(sent)}
-
-    def decode(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        sent = _latents(config, spec, given, "latents")
-        height, width = (side * spec.stride for side in sent.shape[3:])
-        _check_answer(config, (len(sent), _pixel_frames(spec, sent.shape[1]), 3, height, width))
-        return {"video": denoiser.decode(sent)}
-
-    def condition(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        first, frames = wire.needed(given, "first"), wire.needed(given, "frames")
-        if frames.numel() != 1 or frames.is_floating_point():
-            raise ValueError(f"frames has shape {list(frames.shape)} and type {frames.dtype}: give one whole number")
-        if first.ndim != 5 or first.shape[2] != 3:
-            raise ValueError(f"the first frames have shape {list(first.shape)}; give [B, K, 3, Y, X] in [-1, 1]")
-        _check_count(config, int(frames))
-        rows, _, _, height, width = first.shape
-        count = check_size(spec, int(frames), height, width)
-        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
-        _check_answer(config, shape)
-        return wire.of_condition(denoiser.condition(first, int(frames)))
-
-    def predict(given: dict[str, Tensor]) -> dict[str, Tensor]:
-        noisy = _latents(config, spec, given, wire.NOISY)
-        shape = tuple(noisy.shape)
-        sigma = wire.checked(wire.needed(given, wire.SIGMA), shape[:2], wire.SIGMA)
-        if not bool((sigma >= 0).all()):
-            raise ValueError("sigma holds levels that are NaN or below 0")
-        told = wire.to_condition(given, shape)
-        found = tuple(tuple(part.shape[1:]) for part in told.inputs)
-        if found and found != (due := inputs_of(shape[1], *shape[3:])):
-            raise ValueError(f"the inputs have rows of {_shapes(found)}; {_shapes(due)} are due, as of POST /condition")
-        return {"x0": denoiser.x0(noisy, sigma, told)}
-
-    @functools.lru_cache(64)
-    def inputs_of(frames: int, height: int, width: int) -> tuple[tuple[int, ...], ...]:
-        """The shapes of a row of each input of clips that are told a first frame: those of a black one."""
-        shape = (1, min(spec.given, 1), 3, height * spec.stride, width * spec.stride)
-        first = torch.zeros(shape, device=config.backbone.device)
-        return tuple(tuple(part.shape[1:]) for part in denoiser.condition(first, _pixel_frames(spec, frames)).inputs)
-
-    return {"encode": encode, "decode": decode, "condition": condition, "predict": predict}
-
-
-def _latents(config: Config, spec: DenoiserSpec, given: dict[str, Tensor], name: str) -> Tensor:
-    """Latents that were sent. Raises ValueError for a shape that the model does not take."""
-    sent = wire.needed(given, name)
-    if sent.ndim != 5 or sent.shape[2] != spec.channels or 0 in sent.shape:
-        raise ValueError(f"'{name}' has shape {list(sent.shape)}; give [B, F, {spec.channels}, h, w]")
-    height, width = (side * spec.stride for side in sent.shape[3:])
-    check_size(spec, _pixel_frames(spec, sent.shape[1]), height, width)
-    _check_count(config, _pixel_frames(spec, sent.shape[1]))
-    return sent
-
-
-def _pixel_frames(spec: DenoiserSpec, frames: int) -> int:
-    """T of F latent frames."""
-    lone = int(spec.lone_first)
-    return spec.frame_stride * (frames - lone) + lone
-
-
-def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return ", ".join(str(list(shape)) for shape in shapes) or "none"
-
-
-def _check_count(config: Config, frames: int) -> None:
-    if frames > config.most_frames:
-        raise ValueError(f"a clip of {frames} frames is asked for, {config.most_frames} are the most (--most-frames)")
-
-
-def _check_answer(config: Config, shape: tuple[int, ...]) -> None:
-    """Raise ValueError before an answer of this shape is made that is too large: few bytes may ask for many."""
-    size = 4 * math.prod(shape)
-    if size > config.most_bytes or 0 in shape:
-        raise ValueError(
-            f"an answer of shape {list(shape)} is asked for, {size} bytes; it must be 1 to {config.most_bytes} "
-            "(--most-bytes)"
-        )
 
 
 def _check_port(config: Config) -> None:

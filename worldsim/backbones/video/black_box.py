@@ -21,7 +21,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video import wire
-from worldsim.backbones.video.denoiser import check_floats, check_levels, check_size, check_video
+from worldsim.backbones.video.checks import check_first, check_latents, check_levels, check_video
 from worldsim.protocols import Condition, DenoiserSpec, Schedule
 
 log = logging.getLogger(__name__)
@@ -59,26 +59,20 @@ class BlackBox:
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `protocols.FrozenDenoiser.decode`."""
-        spec, (rows, frames, _, height, width) = self.spec, latents.shape
-        count = spec.frame_stride * (frames - int(spec.lone_first)) + int(spec.lone_first)
-        shape = (rows, count, 3, height * spec.stride, width * spec.stride)
+        count, stride = check_latents(self.spec, latents), self.spec.stride
+        shape = (len(latents), count, 3, latents.shape[3] * stride, latents.shape[4] * stride)
         return self._asked(self._decode, "decode", shape, latents)
 
     def condition(self, first: Tensor, frames: int) -> Condition:
         """See `protocols.FrozenDenoiser.condition`."""
-        spec, (rows, given, _, height, width) = self.spec, first.shape
-        check_floats("the first frames", first)
-        count, most = check_size(spec, frames, height, width), min(spec.given, frames)
-        if not 0 <= given <= most:
-            raise ValueError(f"{given} first frames are given; this model takes 0 to {most}")
-        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
+        shape, given = check_first(self.spec, first, frames), first.shape[1]
         if self._condition is not None and given:
             with torch.no_grad():
                 told = wire.to_condition(wire.of_condition(self._condition(first, frames)), shape)
             own = (part.to(first.device) for part in told.inputs)
             return Condition(told.clean.to(first.device), told.clean_mask.to(first.device), tuple(own))
         clean = first.new_zeros(shape)
-        mask = first.new_zeros(rows, count)
+        mask = first.new_zeros(shape[:2])
         if given:
             known = self.encode(first)
             clean[:, : known.shape[1]], mask[:, : known.shape[1]] = known, 1.0
@@ -86,6 +80,7 @@ class BlackBox:
 
     def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """See `protocols.FrozenDenoiser.x0`."""
+        check_latents(self.spec, noisy, condition)
         check_levels(sigma, noisy)
         held = condition.clean_mask > 0
         sigma = torch.where(held, 0.0, sigma)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.backbones.hub import VOLATILE
+from worldsim.backbones.video.checks import check_finite, check_first, check_latents, check_levels
+from worldsim.backbones.video.checks import check_floats as check_floats
+from worldsim.backbones.video.checks import check_size as check_size
+from worldsim.backbones.video.checks import check_video as check_video
 from worldsim.backbones.video.sites import find_sites
-from worldsim.diffusion.frames import latent_frames
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
 
 DENOISERS = ("transformer", "transformer_2", "unet")
@@ -109,26 +112,26 @@ class VideoDenoiser(Frozen):
     def encode(self, video: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] of video [B, T, 3, Y, X] in [-1, 1].
 
-        Raises ValueError for a number of frames or a size that the model does not take, naming the nearest it does.
+        Raises ValueError for a number of frames or a size that the model does not take, naming the nearest it does, and
+        for numbers that are not finite.
         """
         check_video(self.spec, video)
+        check_finite("the video", video)
         with torch.no_grad():
             return self.family.latents(video.transpose(1, 2)).transpose(1, 2).to(video.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Video [B, T, 3, Y, X] in [-1, 1] of latents [B, F, C, h, w]."""
+        """Video [B, T, 3, Y, X] in [-1, 1] of latents [B, F, C, h, w]. Raises ValueError for another shape."""
+        check_latents(self.spec, latents)
         with torch.no_grad():
             video = self.family.pixels(latents.transpose(1, 2)).transpose(1, 2)
         return video.clamp(-1, 1).to(latents.dtype)
 
     def condition(self, first: Tensor, frames: int) -> Condition:
         """See `protocols.FrozenDenoiser.condition`. Raises ValueError for frames that the model does not take."""
-        spec, (rows, given, _, height, width) = self.spec, first.shape
-        check_floats("the first frames", first)
-        count = check_size(spec, frames, height, width)
-        if not 0 <= given <= min(spec.given, frames):
-            raise ValueError(f"{given} first frames are given; this model takes 0 to {min(spec.given, frames)}")
-        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
+        shape = check_first(self.spec, first, frames)
+        check_finite("the first frames", first)
+        given = first.shape[1]
         clean, mask = first.new_zeros(shape), first.new_zeros(shape[:2])
         if not given:
             return Condition(clean, mask)
@@ -142,8 +145,9 @@ class VideoDenoiser(Frozen):
         """Clean latents of noisy ones [B, F, C, h, w] at levels sigma [B, F].
 
         Gradients flow to `noisy` where they are asked for. Raises ValueError for levels that differ between the frames
-        of a model that takes one.
+        of a model that takes one, and for shapes that are not those of its clips or of the condition.
         """
+        check_latents(self.spec, noisy, condition)
         check_levels(sigma, noisy)
         held = condition.clean_mask > 0
         if not self.spec.per_frame and bool((sigma != sigma[:, -1:]).logical_and(~held).any()):
@@ -225,6 +229,7 @@ class After:
     @torch.no_grad()
     def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """Clean latents of noisy ones [B, F', C, h, w] that follow."""
+        check_latents(self.spec, noisy, condition)
         check_levels(sigma, noisy)
         noisy, own, sigma = self.whole._own(noisy, sigma, condition)
         time = self.schedule.time(sigma.float())
@@ -242,36 +247,3 @@ def _settings(network: nn.Module) -> dict[str, Any]:
 def by_row(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """What a function makes of each row alone: a clip fills the memory of an autoencoder, a batch of them need not."""
     return torch.cat([function(row) for row in batch.split(1)])
-
-
-def check_size(spec: DenoiserSpec, frames: int, height: int, width: int) -> int:
-    """F of T pixel frames. Raises ValueError for frames or a size that the model does not take, naming the nearest."""
-    if height % spec.multiple or width % spec.multiple or not height or not width:
-        near = [max(1, round(side / spec.multiple)) * spec.multiple for side in (height, width)]
-        raise ValueError(
-            f"frames are {height} x {width} pixels; this model takes multiples of {spec.multiple}: resize them to "
-            f"{near[0]} x {near[1]}"
-        )
-    return latent_frames(spec, frames)
-
-
-def check_video(spec: DenoiserSpec, video: Tensor) -> int:
-    """F of a video [B, T, 3, Y, X]. Raises ValueError for another shape."""
-    if video.ndim != 5 or video.shape[2] != 3:
-        raise ValueError(f"the video has shape {list(video.shape)}; give [B, T, 3, Y, X] in [-1, 1]")
-    check_floats("the video", video)
-    return check_size(spec, video.shape[1], video.shape[3], video.shape[4])
-
-
-def check_levels(sigma: Tensor, noisy: Tensor) -> None:
-    """Raise ValueError for levels of another shape than the [B, F] of latents."""
-    if sigma.shape != noisy.shape[:2]:
-        raise ValueError(f"sigma has shape {list(sigma.shape)}; these latents take [B, F] = {list(noisy.shape[:2])}")
-
-
-def check_floats(name: str, values: Tensor) -> None:
-    """Raise ValueError for whole numbers, such as bytes, where numbers in [-1, 1] are meant."""
-    if not values.is_floating_point():
-        raise ValueError(
-            f"{name} holds {values.dtype}; give floats in [-1, 1] (`worldsim.data.cache.to_video` makes them of bytes)"
-        )

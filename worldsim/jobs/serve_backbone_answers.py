@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from worldsim.backbones.video import wire
-from worldsim.backbones.video.denoiser import check_size, check_video
+from worldsim.backbones.video.checks import check_latents, check_size, check_video
 from worldsim.protocols import DenoiserSpec, FrozenDenoiser
 
 Answer = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -81,11 +81,7 @@ def make_answers(denoiser: FrozenDenoiser, device: str, bounds: Bounds) -> dict[
 def _latents(bounds: Bounds, spec: DenoiserSpec, given: dict[str, Tensor], name: str) -> Tensor:
     """Latents that were sent. Raises ValueError for a shape that the model does not take."""
     sent = wire.needed(given, name)
-    if sent.ndim != 5 or sent.shape[2] != spec.channels or 0 in sent.shape:
-        raise ValueError(f"'{name}' has shape {list(sent.shape)}; give [B, F, {spec.channels}, h, w]")
-    height, width = (side * spec.stride for side in sent.shape[3:])
-    check_size(spec, _pixel_frames(spec, sent.shape[1]), height, width)
-    _check_count(bounds, _pixel_frames(spec, sent.shape[1]))
+    _check_count(bounds, check_latents(spec, sent, name=f"'{name}'"))
     return sent
 
 

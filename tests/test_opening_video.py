@@ -185,7 +185,7 @@ def test_a_model_that_is_told_the_rate_of_frames_is_told_the_users(tiny: Path, t
     trained, slow = (video.build(video.Config(str(tmp_path / "ltx"), fps=fps)) for fps in (None, 5.0))
     assert trained.spec.fps == 25 and slow.spec.fps == 5 and trained.fingerprint != slow.fingerprint
     noise = torch.randn(1, *test_ltx.LATENT[1:], generator=torch.Generator().manual_seed(0))
-    sigma, nothing = torch.ones(noise.shape[:2]), trained.condition(torch.zeros(1, 0, 3, 32, 32), test_ltx.FRAMES)
+    sigma, nothing = torch.ones(noise.shape[:2]), trained.condition(torch.zeros(1, 0, 3, 64, 64), test_ltx.FRAMES)
     assert not torch.allclose(trained.x0(noise, sigma, nothing), slow.x0(noise, sigma, nothing), atol=1e-3)
     with pytest.raises(ValueError, match="not told how many frames a second"):
         video.build(video.Config(str(tiny), fps=5.0))

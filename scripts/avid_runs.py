@@ -136,7 +136,6 @@ def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
         "--video.fit-clips",
         "512",
         *("--video.frames", "8"),  # two given, six drawn
-        *("--video.steps", "10", "--video.lag", "10", "--video.eta", "1"),  # of the base alone
     ]
 
     def judge() -> list[Any]:

@@ -95,6 +95,8 @@ def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:
         Sampling(steps=0)
     with pytest.raises(ValueError, match="of euler alone"):
         Sampling(eta=1.0, method="heun")
+    with pytest.raises(ValueError, match="temperature is -1"):
+        Sampling(temperature=-1.0)
 
 
 def test_noise_that_is_drawn_anew_along_the_way_is_a_function_of_the_key(base: VideoDenoiser) -> None:
@@ -104,6 +106,9 @@ def test_noise_that_is_drawn_anew_along_the_way_is_a_function_of_the_key(base: V
     world.sampling = Sampling(steps=3, eta=1.0)
     one, two = (world.step(state, action).latent for _ in range(2))
     assert torch.equal(one, two) and not torch.allclose(one, plain, atol=1e-3)
+    other = world.rekey(state, keys.rows(1, 2))
+    world.sampling = Sampling(steps=3, eta=1.0, temperature=0.0)
+    assert torch.equal(world.step(state, action).latent, world.step(other, action).latent), "there is no noise"
 
 
 class Recorded(torch.nn.Module):

@@ -164,6 +164,9 @@ def test_drawing_frame_after_frame_is_the_longest_lag_without_what_comes_later(d
     alone = diffusion.sample_frames(denoiser, denoiser.condition(clip[1:], F), key[1:], 4, "euler", 1.0)
     together = diffusion.sample_frames(denoiser, condition, key, 4, "euler", 1.0)
     torch.testing.assert_close(alone, together[1:], rtol=1e-4, atol=1e-4)
+    cold = [diffusion.sample_frames(denoiser, condition, k, 4, eta=1.0, temperature=0.0) for k in (key, key + 1)]
+    torch.testing.assert_close(cold[0], cold[1], rtol=0, atol=0)  # without noise there is one clip
+    assert not torch.allclose(together, diffusion.sample_frames(denoiser, condition, key, 4, eta=1.0, temperature=0.5))
 
 
 @torch.no_grad()

@@ -23,25 +23,28 @@ def sample_clips(
     method: Method = "euler",
     lag: int = 0,
     eta: float = 0.0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Latents [B, F, C, h, w] of clips that go on from what the condition holds; noise is a function of key [B].
 
     steps: of every frame. lag: by how many of them each frame that is not given follows the one before it; 0 denoises
     all at once, `steps` one after the other, in between is the pyramid of diffusion forcing (Chen et al. 2024, section
-    3.3). eta: how much of the noise is drawn anew at each step, of Euler's method alone (`samplers.ddim`). Raises
-    ValueError for a lag that the model cannot have, or an eta that the method cannot.
+    3.3). eta: how much of the noise is drawn anew at each step, of Euler's method alone (`samplers.ddim`).
+    temperature: the deviation of all noise that is drawn; below 1 clips are more alike and nearer to the likeliest
+    (low-temperature sampling, Ajay et al. 2023). Raises ValueError for a lag that the model cannot have, or an eta that
+    the method cannot.
     """
     clean, held = condition.clean, condition.clean_mask > 0
     if lag and not denoiser.spec.per_frame:
         raise ValueError(f"lag is {lag}, but this model takes one noise level for all frames: leave it at 0")
-    noise = keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
+    noise = temperature * keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
     grid = clip_levels(denoiser.schedule.grid(steps).to(clean.device), held, lag)
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         return denoiser.x0(noisy, sigma, condition)
 
     fresh = keys.fold(key.to(clean.device), FRESH) if eta else None
-    return sample(denoise, torch.where(spread(held, clean), clean, noise), grid, method, eta, fresh)
+    return sample(denoise, torch.where(spread(held, clean), clean, noise), grid, method, eta, fresh, temperature)
 
 
 def sample_frames(
@@ -52,6 +55,7 @@ def sample_frames(
     method: Method = "euler",
     eta: float = 0.0,
     blur: float = 0.0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """As `sample_clips`, one frame after the other, each in `steps`, without the frames that come later.
 
@@ -64,7 +68,7 @@ def sample_frames(
     spec, clean, held = denoiser.spec, condition.clean, condition.clean_mask > 0
     if not spec.per_frame or not spec.in_place or spec.group > 1 or condition.inputs:
         raise ValueError("this model does not go on frame by frame: draw whole clips (`sample_clips`)")
-    noise = keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
+    noise = temperature * keys.normal(key.to(clean.device), clean.shape[1:], clean.dtype)
     x, levels = torch.where(spread(held, clean), clean, noise), denoiser.schedule.grid(steps).to(clean.device)
     hidden = keys.normal(keys.fold(key.to(clean.device), BLUR), clean.shape[1:], clean.dtype)
     known = torch.where(held, 0.0, torch.full_like(condition.clean_mask, blur))
@@ -76,7 +80,8 @@ def sample_frames(
         denoise = _following(denoiser, past, known[:, :frame], x[:, frame + 1 :], levels[0], condition)
         grid = torch.where(held[:, place], 0.0, levels[:, None, None])
         fresh = keys.fold(keys.fold(key.to(clean.device), FRESH), frame) if eta else None
-        x = torch.cat([x[:, :frame], sample(denoise, x[:, place], grid, method, eta, fresh), x[:, frame + 1 :]], 1)
+        drawn = sample(denoise, x[:, place], grid, method, eta, fresh, temperature)
+        x = torch.cat([x[:, :frame], drawn, x[:, frame + 1 :]], 1)
     return x
 
 

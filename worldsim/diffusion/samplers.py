@@ -28,8 +28,9 @@ def sample(
     method: Method = "euler",
     eta: float = 0.0,
     key: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Latents [B, F, ...] of standard normal noise, by a method named; eta and key as of `ddim`, of Euler's alone.
+    """Latents [B, F, ...] of normal noise, by a method named; eta, key and temperature as of `ddim`, of Euler's alone.
 
     Raises ValueError for a method that is not known, or one that takes no fresh noise with an eta above 0.
     """
@@ -38,7 +39,7 @@ def sample(
         raise ValueError(f"unknown sampler {method!r}: there are {', '.join(known)}")
     if eta and method != "euler":
         raise ValueError(f"eta is {eta}, and {method!r} takes no fresh noise: leave it at 0, or take 'euler'")
-    return ddim(denoise, noise, grid, eta, key) if eta else known[method](denoise, noise, grid)
+    return ddim(denoise, noise, grid, eta, key, temperature) if eta else known[method](denoise, noise, grid)
 
 
 def euler(denoise: Denoise, noise: Tensor, grid: Tensor) -> Tensor:
@@ -49,10 +50,18 @@ def euler(denoise: Denoise, noise: Tensor, grid: Tensor) -> Tensor:
     return ddim(denoise, noise, grid)
 
 
-def ddim(denoise: Denoise, noise: Tensor, grid: Tensor, eta: float = 0.0, key: Tensor | None = None) -> Tensor:
+def ddim(
+    denoise: Denoise,
+    noise: Tensor,
+    grid: Tensor,
+    eta: float = 0.0,
+    key: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
     """DDIM (Song et al. 2020, eq. 12 and 16), first order; with eta > 0 fresh noise comes in, drawn from key [B].
 
-    eta 0 is deterministic, 1 is ancestral (DDPM). Raises ValueError for an eta outside [0, 1] or without a key.
+    eta 0 is deterministic, 1 is ancestral (DDPM). temperature: the deviation of the fresh noise.
+    Raises ValueError for an eta outside [0, 1] or without a key.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta is {eta}, it must be from 0 to 1")
@@ -61,7 +70,7 @@ def ddim(denoise: Denoise, noise: Tensor, grid: Tensor, eta: float = 0.0, key: T
     x, levels = noise, _levels(grid, noise)
     for i, (now, then) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
         x0 = denoise(x, now)
-        fresh = None if key is None or not eta else keys.normal(keys.fold(key, i), x.shape[1:], x.dtype)
+        fresh = None if key is None or not eta else temperature * keys.normal(keys.fold(key, i), x.shape[1:], x.dtype)
         x = _kept(x, _move(x, x0, now, then, eta, fresh), now, then)
     return x
 

@@ -51,8 +51,6 @@ from worldsim.precision import Precision, resolve
 
 log = logging.getLogger(__name__)
 
-OWN = ("backbone", "remote", "size", "camera", "gap", "steps", "sampler", "eta", "lag", "random_init")
-"""Settings of a video model that a fine-tuning of one has already."""
 TOLERANCE = 4.5 / 65  # of the width of the picture: at the goal, for TwoRoom
 
 
@@ -153,7 +151,7 @@ def run_video(config: Config) -> Path:
 def run_adapted(config: Config) -> Path:
     """`run` for a fine-tuning of a video model."""
     _refuse(config, ("horizon", "context", "tolerance", "dtype"), "is of a run without a video model")
-    _refuse(config, tuple(f"video.{name}" for name in OWN), "is what {run} was trained with, or samples by")
+    _refuse(config, tuple(f"video.{name}" for name in video_task.OWN), "is what {run} was trained with, or samples by")
     out = config.out or Path(config.run) / "evaluate"
     runs.check_new(out, config.overwrite)
     task = adapted_task(config)
@@ -171,8 +169,12 @@ def adapted_task(config: Config) -> video_task.Task:
     given = loaded.model.spec.context if asked.given is None else asked.given
     if given < 1:
         raise ValueError(f"--video.given is {given}; a run goes on from 1 frame or more")
-    sampling = tuned.sampling
-    asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=sampling.steps, sampler=sampling.method)
+    own, spec = tuned.sampling, loaded.model.base.spec
+    single = (
+        loaded.model.spec.frames_per_step == 1 and spec.per_frame
+    )  # then the base is drawn as the run is, one by one
+    asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=own.steps, sampler=own.method)
+    asked = replace(asked, eta=own.eta, temperature=own.temperature, lag=own.steps if single else asked.lag)
     return video_task.Task(
         *(str(place), config.data or tuned.data, asked, config.clips, config.position),
         *(config.shown, config.batch, config.seed, config.device),

@@ -79,7 +79,9 @@ def evaluate(task: Task) -> VideoEvaluation:
     lpips, clips_of = None if small < LEAST else lpips, None if frames < i3d.LEAST else actions
     reader = None if task.run is None else action_reader.reader(dataset, parted.fitted, asked.gap, asked.reader)
     judges = Judges(encoder, fitted.probe, read, lpips, clips_of, reader, device)
-    sampling = Sampling(given, asked.steps, asked.sampler, asked.lag, task.seed, asked.eta, asked.blur)
+    sampling = Sampling(
+        *(given, asked.steps, asked.sampler, asked.lag, task.seed, asked.eta, asked.blur, asked.temperature)
+    )
     sigma = video_task.levels(spec, opened.denoiser.schedule, asked.levels)
     judged = judge_clips(opened, clips, judges, sampling, sigma, task.batch, task.shown)
     distances, skipped = video_fitting.distances(judged, clips.episode, fitted, asked.components, task.seed)

@@ -49,6 +49,7 @@ class Sampling:
     seed: int
     eta: float = 0.0  # of Euler's method alone
     blur: float = 0.0  # sigma, where clips are drawn frame after frame
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,13 @@ def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: T
             f"video.blur is {sampling.blur}, and this model does not draw frame after frame: leave it at 0"
         )
     if alone and sampling.lag >= sampling.steps:
-        latents = diffusion.sample_frames(denoiser, condition, noise, *how, sampling.eta, sampling.blur)
+        latents = diffusion.sample_frames(
+            denoiser, condition, noise, *how, sampling.eta, sampling.blur, sampling.temperature
+        )
     else:
-        latents = diffusion.sample_clips(denoiser, condition, noise, *how, sampling.lag, sampling.eta)
+        latents = diffusion.sample_clips(
+            denoiser, condition, noise, *how, sampling.lag, sampling.eta, sampling.temperature
+        )
     return denoiser.decode(latents)[:, sampling.given :]
 
 

@@ -25,6 +25,8 @@ from worldsim.protocols import DenoiserSpec, FrozenDenoiser, Schedule
 from worldsim.registry import Component, nearest
 
 URL = ("http://", "https://")
+OWN = ("backbone", "remote", "size", "camera", "gap", "steps", "sampler", "eta", "lag", "blur", "temperature")
+OWN = (*OWN, "random_init")  # settings that a fine-tuning of a video model has already
 FRAMES = 8  # of a clip, or a few more if the model takes no such number
 
 
@@ -72,6 +74,8 @@ class Settings:
     blur: float = 0.0
     """Noise over signal under which drawn frames are followed, where `lag` draws frame after frame: a model does not go
     on from what is not quite right about its own frames. 0: as they are."""
+    temperature: float = 1.0
+    """The deviation of all noise that is drawn: below 1 samples vary less and are nearer to the likeliest."""
     levels: int = 8
     """Levels of noise at which the loss is told, spread over those of training."""
     encoder: Component = component("backbones", "dinov2")
@@ -102,6 +106,8 @@ class Settings:
                 f"video.blur is {self.blur} with a lag of {self.lag}: it must be 0 or more, and is for frames that are "
                 f"drawn one after the other: give --video.lag {self.steps}"
             )
+        if not self.temperature >= 0:
+            raise ValueError(f"video.temperature is {self.temperature}, it must be 0 or more")
         if not 0 <= self.eta <= 1 or (self.eta and self.sampler != "euler"):
             raise ValueError(
                 f"video.eta is {self.eta} with video.sampler {self.sampler}: it is from 0 to 1, and of euler alone"

@@ -40,6 +40,8 @@ class Sampling:
     method: Method = "euler"
     eta: float = 0.0
     """Of `euler`: how much of the noise is drawn anew at each step; 1 is ancestral (DDPM)."""
+    temperature: float = 1.0
+    """The deviation of all noise that frames are drawn from: below 1 they vary less and are nearer to the likeliest."""
     guidance: float = 1.0
     """Of the actions (see `diffusion.Steered`); 1 is none."""
     rows: int = 64
@@ -51,6 +53,8 @@ class Sampling:
             raise ValueError(f"steps is {self.steps} and rows {self.rows}: they must be 1 or more")
         if not 0 <= self.eta <= 1 or (self.eta and self.method != "euler"):
             raise ValueError(f"eta is {self.eta} with method {self.method}: it is from 0 to 1, and of euler alone")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}, it must be 0 or more")
         if not self.guidance >= 0:
             raise ValueError(f"guidance is {self.guidance}, it must be 0 or more")
 
@@ -192,7 +196,7 @@ class DiffusionModel(nn.Module):
         told = Moves(moves, torch.ones_like(key, dtype=torch.bool))
         steered = Steered(self.base, self.adapter, told, self.sampling.guidance)
         how = self.sampling
-        clip = diffusion.sample_clips(steered, condition, key, how.steps, how.method, eta=how.eta)
+        clip = diffusion.sample_clips(steered, condition, key, how.steps, how.method, 0, how.eta, how.temperature)
         if self.single:
             return pack(clip[:, count:]), clip[:, count:]
         fresh = self.spec.latent[0] // self._tokens(clip)

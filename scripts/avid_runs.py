@@ -63,7 +63,7 @@ MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoo
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
 FEWEST, OTHERS = 50, (200, 800)
 BUDGET = ["--train.steps", "1000", "--batch", "32", "--frames", "3", "--shown", "2", "--held-out", "64"]
-SAMPLING = ["--sampling.steps", "10", "--sampling.eta", "1"]
+SAMPLING = ["--sampling.steps", "8", "--sampling.eta", "1", "--sampling.temperature", "0.5"]  # as the base is drawn
 BUDGET = [*BUDGET, "--frames-per-step", "1", *SAMPLING]  # the next frame, which is what the base was trained for
 ONE = ["--train.steps", "1", "--shown", "0"]  # what is wanted is what lies around the training
 

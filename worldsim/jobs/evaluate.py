@@ -47,6 +47,7 @@ from worldsim.jobs.results import (
     error_band,
     ratio_to,
 )
+from worldsim.models.diffusion import DiffusionModel
 from worldsim.precision import Precision, resolve
 
 log = logging.getLogger(__name__)
@@ -169,10 +170,9 @@ def adapted_task(config: Config) -> video_task.Task:
     given = loaded.model.spec.context if asked.given is None else asked.given
     if given < 1:
         raise ValueError(f"--video.given is {given}; a run goes on from 1 frame or more")
-    own, spec = tuned.sampling, loaded.model.base.spec
-    single = (
-        loaded.model.spec.frames_per_step == 1 and spec.per_frame
-    )  # then the base is drawn as the run is, one by one
+    own, model = tuned.sampling, loaded.model
+    assert isinstance(model, DiffusionModel)
+    single = model.spec.frames_per_step == 1 and model.base.spec.per_frame  # then the base is drawn one by one, too
     asked = replace(asked, frames=frames, given=given, gap=tuned.gap, steps=own.steps, sampler=own.method)
     asked = replace(asked, eta=own.eta, temperature=own.temperature, lag=own.steps if single else asked.lag)
     return video_task.Task(

@@ -98,6 +98,12 @@ def test_a_run_becomes_a_world_model_that_is_evaluated(run: Path, tmp_path: Path
     assert "Action error ratio" in page and "Mean of the mask" in page and "base, no actions" in page
 
 
+def test_without_pictures_none_are_drawn(model: Path, data: Path, tmp_path: Path) -> None:
+    few = ("--shown", "0", "--train.steps", "2", "--learner.held-out-steps", "1")
+    assert cli.main(arguments(model, data, tmp_path / "out", *few)) == 0
+    assert (tmp_path / "out/summary.json").is_file() and not (tmp_path / "out/samples").exists()
+
+
 def test_a_run_plans_from_pictures_and_is_an_environment(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,13 +191,15 @@ def _train(config: Config, made: video_base.Prepared, cached: FeatureCache | Non
     learner = VideoAdapterLearner(config.learner, base, made.adapter, clips, config.train.steps, held_out, str(device))
     pictures = ClipReader(dataset, made.split.val, clip, video=True)
     shown = video_samples.Shown(held_out, pictures, rows, made.given)
-    draw = video_samples.shower(base, made.adapter, shown, config, folder / "samples", learner)
+    draw = None
+    if config.shown:
+        draw = video_samples.shower(base, made.adapter, shown, config, folder / "samples", learner)
     said: set[str] = set()
 
     def looked(step: int, found: Mapping[str, float]) -> None:
         if step > config.learner.held_out_steps:  # at the first look a model has seldom learned what actions do
             tell(found, said)
-        if config.shown:
+        if draw is not None:
             draw(step)
 
     learner.looked = looked

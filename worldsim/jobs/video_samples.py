@@ -69,8 +69,9 @@ def shower(
         key = keys.rows(config.seed, len(part.action), device)
         clean, mask = part.condition.clean.to(device), part.condition.clean_mask.to(device)
         condition = Condition(clean, mask, tuple(value.to(device) for value in part.condition.inputs))
+        how = config.sampling
         with learner.accelerator.autocast():
-            return diffusion.sample_clips(steered, condition, key, config.sampling.steps, config.sampling.method)
+            return diffusion.sample_clips(steered, condition, key, how.steps, how.method, 0, how.eta, how.temperature)
 
     return write
 

@@ -59,8 +59,8 @@ class Config:
     eta: float = 1.0
     """Noise that is drawn anew at each step, as what a small network gets wrong is then mended by the next; 0 left dirt
     on films of training episodes."""
-    lag: int = 8
-    """Steps that a frame is drawn after the one before it: `steps` draws frame after frame."""
+    lag: int | None = None
+    """Steps that a frame is drawn after the one before it; None: as many as `steps`, frame after frame."""
     temperature: float = 0.5
     """The deviation of all noise: at 1 one dot in twenty was lost or doubled in fresh episodes, at .5 one in eighty."""
     blur: float = 0.0
@@ -114,7 +114,7 @@ def evaluated(config: Config, name: str) -> VideoEvaluation:
         episodes=config.episodes,
         steps=config.steps,
         eta=config.eta,
-        lag=config.lag,
+        lag=config.steps if config.lag is None else config.lag,
         blur=config.blur,
         temperature=config.temperature,
         backbone=video.Config(dtype=config.dtype),

@@ -6,27 +6,24 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.dot_films import EPISODES, LENGTH, SIDE, SMALL, task, write_films
 from tests.test_tiny_video import parts
 from worldsim import cli, keys
 from worldsim import config as configuration
-from worldsim.backbones import dinov2, video
+from worldsim.backbones import video
 from worldsim.backbones.video import tiny_video, untrained
 from worldsim.backbones.video.black_box import BlackBox
 from worldsim.data.cache import to_video
-from worldsim.data.episodes import DataError, Episode, Schema, Source
 from worldsim.data.opening import open_dataset
-from worldsim.data.write import Writer
 from worldsim.diffusion import RF, denoising_errors, filtering, level
 from worldsim.diffusion.frames import known_latents
 from worldsim.jobs import (
-    action_reader,
     evaluate,
     evaluate_video,
     seen_films,
@@ -37,34 +34,8 @@ from worldsim.jobs import (
 )
 from worldsim.jobs.seen_films import read_listed
 from worldsim.jobs.video_results import COPY_LAST, RANDOM_INIT, REAL, ROUND_TRIP, SAMPLES, VideoEvaluation
-from worldsim.jobs.video_task import Opened, Settings, Task
-from worldsim.protocols import ActionSpec, Condition, DenoiserSpec
-from worldsim.registry import Component
-
-SIDE, EPISODES, LENGTH = 32, 18, 13
-
-
-def dot_film(seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A bright square that moves and bounces, and where its centre is."""
-    rng = np.random.default_rng(seed)
-    start, speed = rng.uniform(6, side - 6, 2), rng.choice([-1.0, 1.0], 2) * rng.uniform(0.8, 2, 2)
-    path = start + np.arange(LENGTH)[:, None] * speed
-    places = 4 + np.abs((path - 4) % (2 * (side - 8)) - (side - 8))
-    frames = np.full((LENGTH, side, side, 3), (30, 60, 90), np.uint8)
-    for frame, (x, y) in zip(frames, places.astype(int), strict=True):
-        frame[y - 3 : y + 3, x - 3 : x + 3] = (250, 240, 60)
-    return frames, places.astype(np.float32)
-
-
-def write_films(out: Path, side: int = SIDE, state: bool = True, episodes: int = EPISODES) -> Path:
-    schema = Schema(5, ActionSpec((0.0,), (0.0,)), (side, side, 3), ("x", "y") if state else None)
-    with Writer(out, schema, Source()) as writer:
-        for i in range(episodes):
-            frames, places = dot_film(i, side)
-            time = np.arange(LENGTH) / 5
-            none = np.zeros((LENGTH - 1, 1), np.float32)
-            writer.add(Episode(i, frames[:, None], places if state else None, none, time))
-    return out
+from worldsim.jobs.video_task import Opened, Settings
+from worldsim.protocols import Condition, DenoiserSpec
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +48,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny_video.save(*parts(), folder)
     return folder
-
-
-COARSE = Component("backbones", "dinov2", dinov2.Config(resolution=32))  # a quarter of the work
-SMALL = Settings(frames=5, steps=2, levels=3, components=2, fit_clips=24, encoder=COARSE)
-
-
-def task(films: Path, model: Path | str, **settings: Any) -> Task:
-    made = replace(SMALL, **settings)
-    return Task(str(model), films, made, 1, ("agent_x", "agent_y"), 2, 8, 0, "cpu")
 
 
 def planted(films: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> VideoEvaluation:
@@ -233,53 +195,6 @@ def test_what_a_model_of_the_hub_was_pretrained_on_is_read(tmp_path: Path, monke
 
     monkeypatch.setattr(seen_films, "hf_hub_download", nothing)
     assert seen_films.listed_of("somebody/model") is None
-
-
-def test_data_that_does_not_fit_is_told_before_any_work(films: Path, model: Path, tmp_path: Path) -> None:
-    odd = write_films(tmp_path / "odd", 36, episodes=3)
-    with pytest.raises(ValueError, match=r"36 x 36 pixels; .* resize them to 32 x 32 \(--video.size"):
-        evaluate_video.evaluate(task(odd, model))
-    resized = evaluate_video.evaluate(task(odd, model, size=(SIDE, SIDE), fit_clips=4))
-    assert {"Frechet distance of frames", "Frechet distance of clips"} <= {one.measure for one in resized.skipped}
-    assert any("2 episodes cannot be halved" in one.reason for one in resized.skipped)
-    with pytest.raises(DataError, match="none of the 12 episodes is long enough"):
-        evaluate_video.evaluate(task(films, model, frames=LENGTH + 1))
-    with pytest.raises(ValueError, match="video.given is 5; this model takes 0 to 4 of 5 frames"):
-        evaluate_video.evaluate(task(films, model, given=5))
-    with pytest.raises(ValueError, match="name it once"):
-        evaluate_video.evaluate(task(films, model, backbone=video.Config("other")))
-    with pytest.raises(ValueError, match="the state has no 'z': did you mean"):
-        evaluate_video.evaluate(replace(task(films, model), position=("x", "z")))
-    with pytest.raises(ValueError, match="video.steps is 0"):
-        Settings(steps=0)
-    with pytest.raises(ValueError, match="video.blur is 0.1 with a lag of 0.*give --video.lag 20"):
-        Settings(blur=0.1)
-    with pytest.raises(ValueError, match="eta is 2"):
-        Settings(eta=2.0)
-    with pytest.raises(ValueError, match="name the data set"):
-        evaluate.run(evaluate.Config(str(model)))
-    with pytest.raises(FileNotFoundError, match="nor is it a video model: known are"):
-        evaluate.run(evaluate.Config(films, video=Settings(steps=3)))
-
-
-def test_a_model_that_gives_nan_is_told_before_it_is_judged(films: Path, tmp_path: Path) -> None:
-    vae, network, scheduler = parts()
-    with torch.no_grad():
-        next(network.blocks.parameters())[0] = torch.nan
-    tiny_video.save(vae, network, scheduler, tmp_path / "nan")
-    out = tmp_path / "out"
-    with pytest.raises(ValueError, match="the model gives NaN or infinity: what it takes for clean, .*bfloat16"):
-        evaluate.run(evaluate.Config(tmp_path / "nan", data=films, video=SMALL, out=out))
-    assert not out.exists()
-
-
-def test_settings_that_would_not_be_heeded_are_refused(films: Path, model: Path) -> None:
-    for given, told in (
-        (Settings(remote=video_task.Remote(timeout=5.0)), "is of an address"),
-        (Settings(reader=action_reader.Config(steps=5)), "is of a run, under actions"),
-    ):
-        with pytest.raises(ValueError, match=told):
-            evaluate.run(evaluate.Config(model, data=films, video=given))
 
 
 def test_what_was_not_measured_has_its_reason(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.test_evaluate_video import films, model, task  # noqa: F401
+from tests.dot_films import task
+from tests.test_evaluate_video import films, model  # noqa: F401
 from worldsim import frechet
 from worldsim.backbones import i3d
 from worldsim.jobs import evaluate_video, video_page, video_results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,18 @@ def test_the_summary_tells_held_out_losses_and_where_things_are(made: Path) -> N
     assert whole["autoencoder"]["held_out/l1"] > 0 and whole["transformer"]["held_out/loss"] > 0
     assert set(whole["round_trip"]) == {"a", "b"}
     assert whole["round_trip"]["a"]["probe"]["error_px"] >= 0
+
+
+def test_round_trips_are_measured_again_when_they_are_asked_otherwise(made: Path, tmp_path: Path) -> None:
+    config = replace(config_in(made.parent.parent), out=tmp_path / "run", resume=True)
+    shutil.copytree(made.parent, config.out)
+    file = config.out / "round_trip.json"
+    before, told = file.stat().st_mtime_ns, json.loads(file.read_text())
+    assert told["settings"]["judged"] == 10
+    pretrain_video.run(config)
+    assert file.stat().st_mtime_ns == before, "what was asked so before is kept"
+    pretrain_video.run(replace(config, round_trip=RoundTrip(judged=12, fitted=20)))
+    assert json.loads(file.read_text())["settings"]["judged"] == 12
 
 
 def test_what_was_seen_is_known_whatever_its_size_camera_and_data_set(made: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from worldsim.diffusion.clips import (
 )
 from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x0, level, spread, to_x0, weight
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
-from worldsim.diffusion.schedules import EDM, RF, VP, from_config, zero_terminal_snr
+from worldsim.diffusion.scheduler_configs import from_config
+from worldsim.diffusion.schedules import EDM, RF, VP, zero_terminal_snr
 from worldsim.diffusion.steered import Denoising, Remembering, Steered
 from worldsim.diffusion.tokens import PATCH, pack, unpack
 from worldsim.protocols import Schedule

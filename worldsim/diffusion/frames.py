@@ -16,6 +16,12 @@ def latent_frames(spec: DenoiserSpec, frames: int) -> int:
     return groups * spec.group + first
 
 
+def pixel_frames(spec: DenoiserSpec, count: int) -> int:
+    """T of F latent frames."""
+    first = int(spec.lone_first)
+    return spec.frame_stride * (count - first) + first
+
+
 def known_latents(spec: DenoiserSpec, given: int) -> int:
     """How many first latent frames are of given pixel frames alone."""
     if not given:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from worldsim.backbones.video import wire
-from worldsim.backbones.video.checks import check_latents, check_size, check_video
+from worldsim.backbones.video.checks import check_first, check_latents, check_video
+from worldsim.diffusion.frames import pixel_frames
 from worldsim.protocols import DenoiserSpec, FrozenDenoiser
 
 Answer = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -40,20 +41,15 @@ def make_answers(denoiser: FrozenDenoiser, device: str, bounds: Bounds) -> dict[
     def decode(given: dict[str, Tensor]) -> dict[str, Tensor]:
         sent = _latents(bounds, spec, given, "latents")
         height, width = (side * spec.stride for side in sent.shape[3:])
-        _check_answer(bounds, (len(sent), _pixel_frames(spec, sent.shape[1]), 3, height, width))
+        _check_answer(bounds, (len(sent), pixel_frames(spec, sent.shape[1]), 3, height, width))
         return {"video": denoiser.decode(sent)}
 
     def condition(given: dict[str, Tensor]) -> dict[str, Tensor]:
         first, frames = wire.needed(given, "first"), wire.needed(given, "frames", wire.ANY)
         if frames.numel() != 1 or frames.dtype not in wire.COUNTS:
             raise ValueError(f"frames has shape {list(frames.shape)} and type {frames.dtype}: give one whole number")
-        if first.ndim != 5 or first.shape[2] != 3:
-            raise ValueError(f"the first frames have shape {list(first.shape)}; give [B, K, 3, Y, X] in [-1, 1]")
         _check_count(bounds, int(frames))
-        rows, _, _, height, width = first.shape
-        count = check_size(spec, int(frames), height, width)
-        shape = (rows, count, spec.channels, height // spec.stride, width // spec.stride)
-        _check_answer(bounds, shape)
+        _check_answer(bounds, check_first(spec, first, int(frames)))
         return wire.of_condition(denoiser.condition(first, int(frames)))
 
     def predict(given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +69,7 @@ def make_answers(denoiser: FrozenDenoiser, device: str, bounds: Bounds) -> dict[
         """The shapes of a row of each input of clips that are told a first frame: those of a black one."""
         shape = (1, min(spec.given, 1), 3, height * spec.stride, width * spec.stride)
         first = torch.zeros(shape, device=device)
-        return tuple(tuple(part.shape[1:]) for part in denoiser.condition(first, _pixel_frames(spec, frames)).inputs)
+        return tuple(tuple(part.shape[1:]) for part in denoiser.condition(first, pixel_frames(spec, frames)).inputs)
 
     return {"encode": encode, "decode": decode, "condition": condition, "predict": predict}
 
@@ -83,12 +79,6 @@ def _latents(bounds: Bounds, spec: DenoiserSpec, given: dict[str, Tensor], name:
     sent = wire.needed(given, name)
     _check_count(bounds, check_latents(spec, sent, name=f"'{name}'"))
     return sent
-
-
-def _pixel_frames(spec: DenoiserSpec, frames: int) -> int:
-    """T of F latent frames."""
-    lone = int(spec.lone_first)
-    return spec.frame_stride * (frames - lone) + lone
 
 
 def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:

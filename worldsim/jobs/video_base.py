@@ -13,7 +13,7 @@ import torch
 from worldsim import keys, registry
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
-from worldsim.backbones.video.denoiser import check_size
+from worldsim.backbones.video.checks import check_size
 from worldsim.data.clips import Config as ClipConfig
 from worldsim.data.clips import Split, clip_index
 from worldsim.data.reader import Episodes

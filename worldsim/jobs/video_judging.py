@@ -200,11 +200,7 @@ def _sampled(denoiser: FrozenDenoiser, video: Tensor, sampling: Sampling, key: T
     how = (sampling.steps, sampling.method)
     spec = denoiser.spec
     alone = spec.per_frame and spec.in_place and spec.group == 1 and not condition.inputs
-    if sampling.blur and not alone:
-        raise ValueError(
-            f"video.blur is {sampling.blur}, and this model does not draw frame after frame: leave it at 0"
-        )
-    if alone and sampling.lag >= sampling.steps:
+    if sampling.blur or (alone and sampling.lag >= sampling.steps):
         latents = diffusion.sample_frames(
             denoiser, condition, noise, *how, sampling.eta, sampling.blur, sampling.temperature
         )

@@ -10,12 +10,12 @@ import torch
 from worldsim import pretrained
 from worldsim.backbones import video
 from worldsim.backbones.video import black_box
-from worldsim.backbones.video.denoiser import check_size
+from worldsim.backbones.video.checks import check_size
 from worldsim.backbones.video.untrained import begun_anew
 from worldsim.config import component
 from worldsim.data.reader import Episodes
 from worldsim.diffusion import Method
-from worldsim.diffusion.frames import legal_frames
+from worldsim.diffusion.frames import legal_frames, pixel_frames
 from worldsim.jobs import action_reader, devices, saved
 from worldsim.jobs.saved import Loaded
 from worldsim.jobs.seen_films import Listed, listed_of
@@ -245,7 +245,7 @@ def default_frames(spec: DenoiserSpec) -> int:
     try:
         return legal_frames(spec, FRAMES)
     except ValueError:
-        return spec.frame_stride * ((spec.most or 1) - spec.lone_first) + spec.lone_first
+        return pixel_frames(spec, spec.most or 1)
 
 
 def default_given(spec: DenoiserSpec) -> int:

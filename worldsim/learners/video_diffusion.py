@@ -143,9 +143,8 @@ class VideoDiffusionLearner:
         shape = (latents.shape[0], latents.shape[1])
         if self.config.taught > 1 and (step + 1) % self.config.taught != 1:
             sigma = self.schedule.draw(torch.rand(shape, generator=generator))
-            past = (latents[:, :-1], torch.zeros_like(sigma[:, 1:]))
-            if step >= 0:
-                past = draw_past(self.config, self.schedule, latents, generator)
+            clean = latents[:, :-1], torch.zeros_like(sigma[:, 1:])  # what is held out is judged so, whatever is drawn
+            past = clean if step < 0 else draw_past(self.config, self.schedule, latents, generator)
             return NoisyClips(latents, noise, sigma, past)
         return NoisyClips(latents, noise, draw_levels(self.config, self.schedule, shape, generator))
 

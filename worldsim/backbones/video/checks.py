@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldsim.diffusion.frames import latent_frames
+from worldsim.diffusion.frames import latent_frames, pixel_frames
 from worldsim.protocols import Condition, DenoiserSpec
 
 
@@ -47,7 +47,7 @@ def check_latents(
         raise ValueError(f"{name} have shape {list(latents.shape)}; give [B, F, {spec.channels}, h, w]")
     if not latents.is_floating_point():
         raise ValueError(f"{name} hold {latents.dtype}; give floats, as `encode` does")
-    frames = spec.frame_stride * (latents.shape[1] - int(spec.lone_first)) + int(spec.lone_first)
+    frames = pixel_frames(spec, latents.shape[1])
     check_size(spec, frames, *(side * spec.stride for side in latents.shape[3:]))
     if condition is None:
         return frames

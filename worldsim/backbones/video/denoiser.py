@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.backbones.hub import VOLATILE
-from worldsim.backbones.video.checks import check_finite, check_first, check_latents, check_levels
-from worldsim.backbones.video.checks import check_floats as check_floats
-from worldsim.backbones.video.checks import check_size as check_size
-from worldsim.backbones.video.checks import check_video as check_video
+from worldsim.backbones.video.checks import check_finite, check_first, check_latents, check_levels, check_video
 from worldsim.backbones.video.sites import find_sites
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
 

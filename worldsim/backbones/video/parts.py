@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.backbones.video.denoiser import by_row
-from worldsim.diffusion import schedules
+from worldsim.diffusion.scheduler_configs import RESPACED
 from worldsim.protocols import Schedule
 
 
@@ -20,7 +20,7 @@ def schedule_of(scheduler: Any, spaced: bool = True) -> tuple[Schedule, diffusio
     spaced: whether they are spaced as its config says; else the family does that itself.
     """
     given = {**scheduler.config, "_class_name": type(scheduler).__name__}
-    return diffusion.from_config(given if spaced else {**given, **dict.fromkeys(schedules.RESPACED, False)})
+    return diffusion.from_config(given if spaced else {**given, **dict.fromkeys(RESPACED, False)})
 
 
 def check_channels(taken: int, given: int, expected: int, network: str = "transformer") -> None:

@@ -36,7 +36,7 @@ class Task:
 
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
-ABLATIONS = ("avid_afresh", "avid_no_mask", "avid_no_base", "scratch_afresh")
+ABLATIONS = ("avid_paper", "avid_mixture_only", "avid_no_mask", "avid_no_base", "scratch_afresh")
 ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
 TASKS = {
     "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 1),
@@ -44,7 +44,8 @@ TASKS = {
 }
 KINDS: dict[str, list[str]] = {
     "avid": ["--adapter", "avid"],
-    "avid_afresh": ["--adapter", "avid", "--adapter.own", "afresh"],
+    "avid_paper": ["--adapter", "avid", "--adapter.change", "None", "--adapter.own-loss", "0"],
+    "avid_mixture_only": ["--adapter", "avid", "--adapter.own-loss", "0"],
     "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
     "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
     "scratch": ["--adapter", "scratch"],
@@ -57,7 +58,7 @@ KINDS: dict[str, list[str]] = {
     "film": ["--adapter", "film"],
     "lora": ["--adapter", "lora"],
     "dora": ["--adapter", "lora", "--adapter.dora"],
-    "full": ["--adapter", "full", "--learner.lr", "3e-4"],
+    "full": ["--adapter", "full"],
 }
 MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
@@ -86,17 +87,9 @@ def latents(out: Path, name: str) -> None:
 
 def flags(out: Path, name: str, episodes: int, kind: str, seed: int) -> list[str]:
     """The command line of a run, but for its folder."""
-    size = [
-        "--episodes",
-        str(episodes),
-        "--gap",
-        str(TASKS[name].gap),
-        "--seed",
-        str(seed),
-        "--learner.seed",
-        str(seed),
-    ]
-    shared = ["--latents", str(out / name / "latents"), "--backbone.dtype", "bfloat16", "--no-temporal", "--no-probe"]
+    size = ["--episodes", str(episodes), "--gap", str(TASKS[name].gap), "--seed", str(seed)]
+    shared = ["--learner.seed", str(seed), "--latents", str(out / name / "latents"), "--backbone.dtype", "bfloat16"]
+    shared += ["--no-temporal", "--no-probe", "--no-rewards"]
     return [str(data(out, name)), *BUDGET, *size, *shared, *KINDS[kind]]
 
 

@@ -20,7 +20,7 @@ SMALL = network.Size(hidden=24, depth=2, heads=2, local=Local(8, 1, 1))
 ACTION, PER_FRAME = ActionSpec((-1.0, -2.0), (1.0, 2.0)), 3
 KINDS: dict[str, tuple[Any, Any]] = {
     "avid": (avid, avid.Config(SMALL)),
-    "afresh": (avid, avid.Config(SMALL, own="afresh")),
+    "afresh": (avid, avid.Config(SMALL, change=None, own_loss=0.0)),
     "no mask": (avid, avid.Config(SMALL, mask=False)),
     "no base input": (avid, avid.Config(SMALL, base_input=False)),
     "scratch": (scratch, scratch.Config(SMALL)),
@@ -30,18 +30,18 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "classifier": (classifier, classifier.Config(SMALL)),
     "film": (film, film.Config(16)),
     "lora": (lora, lora.Config(4, width=16)),
+    "lora of blocks": (lora, lora.Config(4, width=16, layers="blocks")),
     "dora": (lora, lora.Config(4, dora=True, width=16)),
     "full": (full, full.Config(16)),
     "controlnet": (controlnet, controlnet.Config(width=16)),
     "controlnet lite": (controlnet, controlnet.Config("lite", size=SMALL)),
 }
 STARTS_AS_BASE = {
-    "avid",
-    "no base input",
     "no mask",
     "guidance",
     "film",
     "lora",
+    "lora of blocks",
     "dora",
     "full",
     "controlnet",

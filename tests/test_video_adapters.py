@@ -92,7 +92,7 @@ class Broken(avid.Avid):
             found = found + 1
         if self.fault == "shape":
             found = found[:, 1:]
-        return found.detach() if self.fault == "gradient" else found
+        return found
 
     def mask(self, base: Any, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor | None:
         """A mask of the wrong shape, if that is the fault."""
@@ -106,7 +106,8 @@ class Broken(avid.Avid):
         if self.fault == "base_unchanged":
             with torch.no_grad():
                 next(base.parameters()).add_(1e-3)
-        return super().errors(base, noisy, sigma, condition, moves, latents) + float(self.fault == "errors")
+        found = super().errors(base, noisy, sigma, condition, moves, latents) + float(self.fault == "errors")
+        return found.detach() if self.fault == "gradient" else found
 
 
 FAULTS = (
@@ -119,7 +120,7 @@ FAULTS = (
 def test_the_contract_names_what_is_broken(base: VideoDenoiser, rule: str) -> None:
     _, _, _, moves = example(base)
     video = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    adapter = Broken(avid.Config(SMALL, own="afresh"), base.spec, ACTION, PER_FRAME)
+    adapter = Broken(avid.Config(SMALL, change=None, own_loss=0.0), base.spec, ACTION, PER_FRAME)
     adapter.fault = rule
     if rule == "starts_as_base":
         adapter.starts_as_base = True
@@ -144,10 +145,34 @@ def test_clips_that_are_told_nothing_do_not_depend_on_actions(base: VideoDenoise
 def test_a_mask_of_one_is_the_base_bit_for_bit_and_of_a_half_at_the_start(base: VideoDenoiser) -> None:
     noisy, sigma, condition, moves = example(base)
     torch.manual_seed(0)
-    adapter = avid.build(avid.Config(SMALL, mask_bias=40.0, own="afresh"), base, ACTION, PER_FRAME)
+    adapter = avid.build(avid.Config(SMALL, mask_bias=40.0), base, ACTION, PER_FRAME)
     assert torch.equal(adapter.x0(base, noisy, sigma, condition, moves), base.x0(noisy, sigma, condition))
     mask = build("avid", base).mask(base, noisy, sigma, condition, moves)
     assert mask is not None and mask.shape == (2, F, 1, 4, 4) and bool((mask == 0.5).all())
+
+
+def test_what_is_learned_is_the_mixture_and_beside_it_the_own_prediction(base: VideoDenoiser) -> None:
+    noisy, sigma, condition, moves = example(base)
+    latents = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(3))
+
+    def gradient(**changes: Any) -> Tensor:
+        torch.manual_seed(0)
+        adapter = avid.build(avid.Config(SMALL, mask_bias=40.0, **changes), base, ACTION, PER_FRAME)  # the base alone
+        adapter.errors(base, noisy, sigma, condition, moves, latents).sum().backward()
+        found = adapter.network.around.head.conv.weight.grad
+        assert found is not None
+        return found[:-1]
+
+    assert not bool(gradient(own_loss=0.0).any()), "the mask shuts the network out of the mixture"
+    half, one = gradient(), gradient(own_loss=1.0)
+    assert bool(half.any()) and torch.allclose(2 * half, one, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("own_loss", -1.0), ("own_loss", float("nan")), ("change", 0.0)])
+def test_numbers_that_cannot_be_are_refused_by_name(setting: str, value: float) -> None:
+    made: Any = avid.Config
+    with pytest.raises(ValueError, match=f"{setting} is {value}"):
+        made(**{setting: value})
 
 
 def test_mixing_is_the_same_in_every_kind_of_prediction() -> None:

@@ -295,6 +295,11 @@ class OpenDenoiser(FrozenDenoiser, Protocol):
         """Its blocks, in the order in which they run. Raises ValueError if they are not known."""
         ...
 
+    @property
+    def embedding(self) -> Site | None:
+        """What gives the embedded time of every frame, [B, F, D]; None where frames are not told apart by it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -318,6 +323,11 @@ class DenoiserAdapter(Protocol):
     @property
     def black_box(self) -> bool:
         """Whether it needs nothing of the base but its x0, without gradient."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that suits it, unless one is asked for."""
         ...
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:

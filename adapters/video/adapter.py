@@ -8,6 +8,7 @@ import sys
 import tempfile
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ class VideoAdapter(nn.Module):
     starts_as_base = False
     trains_base = False
     black_box = True
+    lr: float = 1e-3
     config: Any
     """The `Config` of the kind."""
     of: Callable[[], str] | None = None
@@ -205,6 +207,33 @@ def as_change(base: FrozenDenoiser, output: Tensor, sigma: Tensor) -> Tensor:
         return spread(prior(sigma, base.spec.change)[1], output) * output
     alpha, s = (spread(part, output) for part in base.schedule.native(sigma.float()))
     return diffusion.to_x0(kind, output, torch.zeros_like(output), alpha, s)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a Kalman filter over the frames tells of noisy frames, see `diffusion.filtering`."""
+
+    mean: Tensor  # [B, F, C, h, w], of each frame before it is observed: the last one, if that is clean
+    x0: Tensor  # after
+    deviation: Tensor  # [B, F], of x0
+
+    def moved(self, added: Tensor) -> Tensor:
+        """x0 with something added, in units of what is unsure of it."""
+        return self.x0 + spread(self.deviation, added) * added
+
+
+def filtered(noisy: Tensor, sigma: Tensor, condition: Condition, change: float) -> Filtered:
+    """The filter's, of levels that are 0 where frames are given (`clean_levels`); change: see `scratch.Config`."""
+    known = torch.where(spread(condition.clean_mask > 0, noisy), condition.clean, noisy).float()
+    (alpha, s), (variance, deviation) = diffusion.level(sigma.float()), prior(sigma, change)
+    mean = filtering.means(known, alpha, s, variance)
+    return Filtered(mean, filtering.updated(known, alpha, s, mean, variance), deviation)
+
+
+def check_change(change: float | None) -> None:
+    """Raise ValueError for a change that no filter can have."""
+    if change is not None and not 0 < change < float("inf"):
+        raise ValueError(f"change is {change}, it must be more than 0 and finite, or None")
 
 
 def prior(sigma: Tensor, change: float) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ class Config:
 class Classifier(VideoAdapter):
     """log p(actions | noisy latents) and its gradient."""
 
+    lr = 3e-3
+
     def __init__(self, config: Config, base: DenoiserSpec, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()
         self.config, self.candidates, self.base, self.action = config, config.weights, base, action

@@ -116,6 +116,7 @@ class ControlNetLite(VideoAdapter):
 
     starts_as_base = True
     black_box = False
+    lr = 3e-3
 
     def __init__(self, config: Config, base: OpenDenoiser, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()

@@ -30,6 +30,8 @@ class Width:
 class Entries(nn.Module):
     """For every site a shift of its channels by the actions that led to the frame, or scale and shift (FiLM).
 
+    Where the network embeds the time of each frame, that is told, too, and by it whatever is modulated by the time.
+
     All are zero at the start: the network is as it was.
     """
 
@@ -37,7 +39,7 @@ class Entries(nn.Module):
         self, base: OpenDenoiser, action: ActionSpec, actions_per_frame: int, width: int, scale: bool = False
     ) -> None:
         super().__init__()
-        self.sites, self.scale = base.sites, scale
+        self.sites, self.scale = (*base.sites, *([] if base.embedding is None else [base.embedding])), scale
         self.action = ActionEmbedding(base.spec, action, actions_per_frame, width)
         self.outs = nn.ModuleList(nn.Linear(width, (1 + scale) * site.width) for site in self.sites)
         for out in self.outs:

@@ -1,4 +1,4 @@
-"""LoRA and DoRA of the denoising network's linear layers, through peft, and shifts that tell its blocks the actions.
+"""LoRA and DoRA of the denoising network's layers, through peft, and shifts that tell its blocks the actions.
 
 Hu et al. 2021; Liu et al. 2024. The folder that is saved is one of peft's, too: `PeftModel.from_pretrained(network,
 folder)` opens it, without the actions.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from worldsim.adapters.video.adapter import VideoAdapter, bound
@@ -28,6 +29,8 @@ class Config:
     dora: bool = False
     """Learn the length of each row of the weights apart from its direction."""
     width: int = 128
+    layers: Literal["all", "blocks"] = "all"
+    """Every linear layer and convolution of the network, or the linear layers of its blocks alone."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no adapter can have."""
@@ -53,9 +56,12 @@ class Lora(VideoAdapter):
             r=config.rank,
             lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]
             use_dora=config.dora,
-            target_modules=linear_layers(network, base),
+            target_modules=adapted_layers(network, base, config.layers),
         )
         self.peft: Any = get_peft_model(network, settings)  # pyright: ignore[reportArgumentType]
+        for part in self.peft.modules():
+            if isinstance(part, BaseTunerLayer):
+                cast(nn.Module, part).register_forward_pre_hook(_as_position, with_kwargs=True)
 
     def x0(self, base: FrozenDenoiser, noisy: Tensor, sigma: Tensor, condition: Condition, moves: Moves) -> Tensor:
         """What the network with LoRA predicts."""
@@ -75,13 +81,19 @@ class Lora(VideoAdapter):
         self.peft.save_pretrained(str(folder), safe_serialization=True)
 
 
-def linear_layers(network: nn.Module, base: OpenDenoiser) -> list[str]:
-    """The names of the linear layers of the blocks. Raises ValueError if there are none."""
-    inside = tuple(f"{site.name}." for site in base.sites)
-    found = [name for name, part in network.named_modules() if isinstance(part, nn.Linear) and name.startswith(inside)]
+def adapted_layers(network: nn.Module, base: OpenDenoiser, layers: Literal["all", "blocks"]) -> list[str]:
+    """The names of the layers that get LoRA. Raises ValueError if there are none."""
+    inside = tuple(f"{site.name}." for site in base.sites) if layers == "blocks" else ("",)
+    kinds = nn.Linear if layers == "blocks" else (nn.Linear, nn.Conv2d)
+    found = [name for name, part in network.named_modules() if isinstance(part, kinds) and name.startswith(inside)]
     if not found:
         raise ValueError("the blocks of this network have no linear layers: LoRA cannot be put on them")
     return found
+
+
+def _as_position(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What a layer of torch takes as `input` peft's takes as the first: diffusers' motion modules give it by name."""
+    return (named.pop("input"), *args) if "input" in named else args, named
 
 
 def build(config: Config, base: FrozenDenoiser, action: ActionSpec, actions_per_frame: int) -> Lora:

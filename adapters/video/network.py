@@ -113,14 +113,15 @@ class ActionTransformer(nn.Module):
         return torch.cat([level, self.action(moves).to(level.dtype)], -1)
 
 
-def seen(noisy: Tensor, condition: Condition, more: Tensor | None = None) -> Tensor:
-    """What such a network looks at, [B, F, C', h, w]: noisy latents (clean where given), what is given, and where."""
+def seen(noisy: Tensor, condition: Condition, *more: Tensor) -> Tensor:
+    """What such a network looks at, [B, F, C', h, w]: noisy latents (clean where given), what is given, and where, and
+    more latents."""
     held = condition.clean_mask[:, :, None, None, None]
-    parts = [torch.where(held > 0, condition.clean, noisy), condition.clean]
     where = held.expand(-1, -1, 1, *noisy.shape[3:]).to(noisy.dtype)
-    return torch.cat([*parts, where] if more is None else [*parts, where, more], 2)
+    parts = [torch.where(held > 0, condition.clean, noisy), condition.clean, where]
+    return torch.cat([*parts, *(part.to(noisy.dtype) for part in more)], 2)
 
 
-def inputs(base: DenoiserSpec, more: bool = False) -> int:
-    """C' of `seen`."""
-    return (3 if more else 2) * base.channels + 1
+def inputs(base: DenoiserSpec, more: int = 0) -> int:
+    """C' of `seen`, with so many more latents."""
+    return (2 + more) * base.channels + 1

@@ -40,6 +40,8 @@ class Config:
 class Product(VideoAdapter):
     """A model of its own and the weight that it has."""
 
+    lr = 3e-3
+
     def __init__(self, config: Config, base: DenoiserSpec, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()
         self.config, self.candidates = config, config.weights

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from worldsim import diffusion
-from worldsim.adapters.video.adapter import VideoAdapter, as_x0, bound, clean_levels, keep_given, prior
+from worldsim.adapters.video.adapter import (
+    VideoAdapter,
+    as_x0,
+    bound,
+    check_change,
+    clean_levels,
+    filtered,
+    keep_given,
+)
 from worldsim.adapters.video.network import ActionTransformer, Size, inputs, seen
-from worldsim.diffusion import filtering, spread
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, FrozenDenoiser, Moves
 
 
@@ -25,17 +31,18 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a change that cannot be."""
-        if self.change is not None and not self.change > 0:
-            raise ValueError(f"change is {self.change}, it must be more than 0, or None")
+        check_change(self.change)
 
 
 class Scratch(VideoAdapter):
     """Of the base only latents and noise levels are taken."""
 
+    lr = 3e-3
+
     def __init__(self, config: Config, base: DenoiserSpec, action: ActionSpec, actions_per_frame: int) -> None:
         super().__init__()
         self.config = config
-        wide = inputs(base, config.change is not None)
+        wide = inputs(base, int(config.change is not None))
         self.network = ActionTransformer(config.size, base, action, actions_per_frame, wide, base.channels)
         if config.change is not None:
             for zero in self.network.around.head.parameters():
@@ -48,11 +55,8 @@ class Scratch(VideoAdapter):
         if change is None:
             found = as_x0(base, self.network(seen(noisy, condition), sigma, moves), noisy, sigma)
             return keep_given(found, noisy, sigma, condition)
-        known = torch.where(spread(condition.clean_mask > 0, noisy), condition.clean, noisy).float()
-        (alpha, s), (variance, deviation) = diffusion.level(sigma.float()), prior(sigma, change)
-        mean = filtering.means(known, alpha, s, variance)
-        added = self.network(seen(noisy, condition, mean.to(noisy.dtype)), sigma, moves)
-        found = filtering.updated(known, alpha, s, mean, variance) + spread(deviation, noisy) * added
+        known = filtered(noisy, sigma, condition, change)
+        found = known.moved(self.network(seen(noisy, condition, known.mean), sigma, moves))
         return keep_given(found, noisy, sigma, condition)
 
 

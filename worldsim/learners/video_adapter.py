@@ -32,7 +32,8 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the levels of training at which what is
 class Config:
     """How an adapter of a video model is trained."""
 
-    lr: float = 1e-3
+    lr: float | None = None
+    """None: what suits the kind (`DenoiserAdapter.lr`)."""
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -51,7 +52,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that no run can have."""
-        counts, positive = ("accumulate", "held_out_steps"), ("lr", "clip")
+        counts, positive = ("accumulate", "held_out_steps"), ("clip", *(() if self.lr is None else ("lr",)))
         check_numbers(self, counts, positive, ("warmup", "weight_decay", "seed"), ("untold", "ema"))
 
 
@@ -86,7 +87,8 @@ class VideoAdapterLearner:
         learned = {name: part for name, part in adapter.named_parameters() if part.requires_grad}
         self.learned: dict[str, nn.Parameter] = learned
         self.mean = {name: part.detach().clone() for name, part in learned.items()}
-        optimizer = torch.optim.AdamW(decay_groups(adapter, config.weight_decay), lr=config.lr, betas=(0.9, 0.99))
+        self.lr = adapter.lr if config.lr is None else config.lr
+        optimizer = torch.optim.AdamW(decay_groups(adapter, config.weight_decay), lr=self.lr, betas=(0.9, 0.99))
         self.optimizer: Any = self.accelerator.prepare_optimizer(optimizer)
         self.held_out = held_out
 
@@ -97,7 +99,7 @@ class VideoAdapterLearner:
     def update(self, batch: NoisyClips, step: int) -> Mapping[str, float]:
         """One optimiser step. Raises FloatingPointError, naming the clips, for a loss that is not finite."""
         config = self.config
-        rate = config.lr * cosine(step, self.steps, config.warmup)
+        rate = self.lr * cosine(step, self.steps, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,11 +178,8 @@ class VideoAdapterLearner:
         for part in self._levels(clips, told):
             noisy, sigma, condition, moves, latents = self._moved(part)
             with self.accelerator.autocast():
-                if self.adapter.candidates:
-                    x0 = self.adapter.x0(self.base, noisy, sigma, condition, moves)
-                    errors = diffusion.frame_errors(self.base, x0, latents, sigma, condition)
-                else:
-                    errors = self.adapter.errors(self.base, noisy, sigma, condition, moves, latents)
+                x0 = self.adapter.x0(self.base, noisy, sigma, condition, moves)
+            errors = diffusion.frame_errors(self.base, x0, latents, sigma, condition)
             free = (condition.clean_mask == 0).float()
             total, count = total + float((errors * free).sum()), count + float(free.sum())
         return total / max(count, 1.0)

@@ -34,6 +34,9 @@ class Kept:
 class BlockCausalTransformer(ModelMixin, ConfigMixin):
     """Flow (noise - x0) of noisy latents, each frame at a time of its own."""
 
+    frame_embedding = "time"
+    """The module whose output [B, F, D] tells each frame its time: where adapters tell it its actions, too."""
+
     @register_to_config
     def __init__(
         self,

@@ -13,7 +13,7 @@ from worldsim import diffusion
 from worldsim.backbones.freezing import Frozen, fingerprint
 from worldsim.backbones.hub import VOLATILE
 from worldsim.backbones.video.checks import check_finite, check_first, check_latents, check_levels, check_video
-from worldsim.backbones.video.sites import find_sites
+from worldsim.backbones.video.sites import find_embedding, find_sites
 from worldsim.protocols import Condition, DenoiserSpec, Schedule, Site
 
 DENOISERS = ("transformer", "transformer_2", "unet")
@@ -192,6 +192,11 @@ class VideoDenoiser(Frozen):
     def sites(self) -> tuple[Site, ...]:
         """See `protocols.OpenDenoiser`: the blocks of a transformer, the residual blocks of a UNet."""
         return find_sites(self.network)
+
+    @property
+    def embedding(self) -> Site | None:
+        """See `protocols.OpenDenoiser`."""
+        return find_embedding(self.network)
 
     def _predict(self, own: Tensor, time: Tensor, condition: Condition) -> Tensor:
         text = {name: value.to(own.device).expand(len(own), *value.shape[1:]) for name, value in self.text.items()}

@@ -1,4 +1,4 @@
-"""Where an adapter may enter a denoising network of diffusers: its blocks, by their names."""
+"""Where an adapter may enter a denoising network: its blocks, and what embeds the time of each frame."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def find_sites(network: nn.Module) -> tuple[Site, ...]:
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
     outer.sort(key=lambda item: order.get(item[0].partition(".")[0], 3))
     return tuple(Site(name, _channels(part), True) for name, part in outer)
+
+
+def find_embedding(network: nn.Module) -> Site | None:
+    """What embeds the time of every frame: of the networks that name it, `frame_embedding`."""
+    name = getattr(network, "frame_embedding", None)
+    config: Any = getattr(network, "config", {})
+    return None if name is None else Site(name, config["hidden"], False)
 
 
 def _channels(block: Any) -> int:

@@ -55,15 +55,15 @@ KINDS: dict[str, list[str]] = {
     "classifier": ["--adapter", "classifier"],
     "controlnet": ["--adapter", "controlnet"],
     "controlnet_lite": ["--adapter", "controlnet", "--adapter.branch", "lite"],
-    "film": ["--adapter", "film"],
-    "lora": ["--adapter", "lora"],
-    "dora": ["--adapter", "lora", "--adapter.dora"],
+    "film": ["--adapter", "film", "--learner.lr", "3e-3"],
+    "lora": ["--adapter", "lora", "--learner.lr", "3e-3"],
+    "dora": ["--adapter", "lora", "--adapter.dora", "--learner.lr", "3e-3"],
     "full": ["--adapter", "full"],
 }
 MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
 FEWEST, OTHERS = 50, (200, 800)
-BUDGET = ["--train.steps", "1000", "--batch", "32", "--frames", "3", "--shown", "2", "--held-out", "64"]
+BUDGET = ["--train.steps", "600", "--batch", "32", "--frames", "3", "--shown", "2", "--held-out", "64"]
 SAMPLING = ["--sampling.steps", "8", "--sampling.eta", "1", "--sampling.temperature", "0.5"]  # as the base is drawn
 BUDGET = [*BUDGET, "--frames-per-step", "1", *SAMPLING]  # the next frame, which is what the base was trained for
 ONE = ["--train.steps", "1", "--shown", "0"]  # what is wanted is what lies around the training

@@ -75,11 +75,18 @@ class ActionTransformer(nn.Module):
             nn.init.zeros_(cast(nn.Linear, zero).weight)
 
     def forward(self, maps: Tensor, sigma: Tensor, moves: Moves) -> Tensor:
-        """sigma [B, F]. Raises ValueError for maps that patches do not divide."""
+        """sigma [B, F]; zeros for frames without noise, of which there is nothing to tell.
+
+        Raises ValueError for maps that patches do not divide.
+        """
         told = self._told(sigma, moves, maps)
         found, fine = self._run(maps, told)
         shift, scale = self.last(told)[:, :, None].chunk(2, -1)
-        return self.around.maps(self.norm(found[-1]) * (1 + scale) + shift, fine, told).float()
+        tokens = (self.norm(found[-1]) * (1 + scale) + shift).flatten(0, 1)
+        rows = (sigma.flatten() > 0).nonzero()[:, 0]
+        told = told.flatten(0, 1)
+        some = self.around.maps(tokens[rows, None], fine[rows], told[rows, None])[:, 0].float()
+        return some.new_zeros(len(told), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, sigma.shape)
 
     def tokens(self, maps: Tensor, sigma: Tensor, moves: Moves) -> list[Tensor]:
         """The tokens [B, F, N, D] after each block."""

@@ -83,6 +83,21 @@ def test_the_same_key_draws_the_same_clip_and_another_another(base: VideoDenoise
     assert not torch.allclose(one, other, atol=1e-2)
 
 
+def test_given_frames_are_looked_at_once_by_a_black_box_adapter(
+    base: VideoDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, action = model(base, 1), torch.rand(2, 2, 2)
+    state = world.encode(seen(2), torch.zeros(2, 1, 2, 2), keys.rows(0, 2))
+    frames: list[int] = []
+    whole = VideoDenoiser.x0
+    monkeypatch.setattr(VideoDenoiser, "x0", lambda own, noisy, *more: frames.append(1) or whole(own, noisy, *more))
+    kept = world.step(state, action).latent
+    assert not frames, "only what follows is asked for"
+    world.adapter.black_box = False  # type: ignore[misc]
+    due = world.step(state, action).latent
+    assert len(frames) == 3 and torch.allclose(kept, due, atol=1e-5)
+
+
 def test_what_does_not_fit_is_named(base: VideoDenoiser) -> None:
     world = model(base, 1)
     with pytest.raises(ValueError, match=r"a model step of 5 frames and 2 actions does not fit clips of 5 frames"):
@@ -113,6 +128,8 @@ def test_noise_that_is_drawn_anew_along_the_way_is_a_function_of_the_key(base: V
 
 class Recorded(torch.nn.Module):
     """An adapter that writes down what it is asked, and answers frames of the mean of the actions that led to them."""
+
+    black_box = False
 
     def __init__(self) -> None:
         super().__init__()

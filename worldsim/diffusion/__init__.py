@@ -20,7 +20,7 @@ from worldsim.diffusion.parameterisation import Kind, add_noise, convert, from_x
 from worldsim.diffusion.samplers import Denoise, Method, ddim, dpm_solver, euler, heun, sample
 from worldsim.diffusion.scheduler_configs import from_config
 from worldsim.diffusion.schedules import EDM, RF, VP, zero_terminal_snr
-from worldsim.diffusion.steered import Denoising, Remembering, Steered
+from worldsim.diffusion.steered import Denoising, Remembering, Steered, behind
 from worldsim.diffusion.tokens import PATCH, pack, unpack
 from worldsim.protocols import Schedule
 
@@ -36,6 +36,7 @@ __all__ = [
     "Remembering",
     "Schedule",
     "Steered",
+    "behind",
     "add_noise",
     "clip_levels",
     "convert",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,42 @@ class Remembering(Protocol):
         as the denoiser would with these before them; conditions are of the later frames alone. None: this model keeps
         nothing."""
         ...
+
+
+class Behind:
+    """A base of whose clips the first frames are always the same clean ones: they are looked at once. It gives x0."""
+
+    def __init__(self, base: FrozenDenoiser, after: Denoising, frames: int) -> None:
+        """after: what denoises the frames behind the first ones; see `behind`."""
+        self.base, self.after, self.frames = base, after, frames
+
+    @property
+    def spec(self) -> DenoiserSpec:
+        """That of the base."""
+        return self.base.spec
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the base."""
+        return self.base.schedule
+
+    def x0(self, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """That of the base, of clips that begin with the frames."""
+        n = self.frames
+        later = Condition(condition.clean[:, n:], condition.clean_mask[:, n:])
+        found = self.after.x0(noisy[:, n:], sigma[:, n:], later)
+        return torch.cat([condition.clean[:, :n].to(found), found], 1)
+
+
+def behind(base: FrozenDenoiser, adapter: DenoiserAdapter, frames: Tensor) -> Any:
+    """What takes the place of the base in clips that begin with clean frames [B, k, C, h, w].
+
+    Itself, unless the base keeps what it makes of them and the adapter asks nothing of it but x0.
+    """
+    if not adapter.black_box or not isinstance(base, Remembering):
+        return base
+    after = base.after(frames, frames.new_zeros(frames.shape[:2]))
+    return base if after is None else Behind(base, after, frames.shape[1])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim import diffusion, keys
-from worldsim.diffusion import PATCH, Method, Steered, pack, unpack
+from worldsim.diffusion import PATCH, Method, Steered, behind, pack, unpack
 from worldsim.diffusion.frames import known_latents, legal_frames, remembered
 from worldsim.protocols import (
     DenoiserAdapter,
@@ -194,7 +194,8 @@ class DiffusionModel(nn.Module):
         total = count + spec.frames_per_step
         condition = diffusion.put_in_place(frames, total) if self.single else self.base.condition(frames, total)
         told = Moves(moves, torch.ones_like(key, dtype=torch.bool))
-        steered = Steered(self.base, self.adapter, told, self.sampling.guidance)
+        base = behind(self.base, self.adapter, frames) if self.single else self.base
+        steered = Steered(base, self.adapter, told, self.sampling.guidance)
         how = self.sampling
         clip = diffusion.sample_clips(steered, condition, key, how.steps, how.method, 0, how.eta, how.temperature)
         if self.single:

@@ -96,22 +96,30 @@ def rows(out: Path, name: str) -> None:
     for kind in task.kinds:
         for episodes in (FEWEST, *(OTHERS if name == "continuous" and kind in MORE else ())):
             rows_of(out, name, episodes, kind)
-    folders = {kind: finished(out, name, FEWEST, kind, seeds_of(kind, FEWEST)) for kind in ("avid", "scratch")}
-    if not all(folders.values()):
+    ours = finished(out, name, FEWEST, "avid", seeds_of("avid", FEWEST))
+    if not ours:
         return
-    found = {kind: [judged(out, name, folder) for folder in some] for kind, some in folders.items()}
+    found = [judged(out, name, folder) for folder in ours]
     for way, label in ((BASE, "base"), (COPY_LAST, "copy_last"), (ROUND_TRIP, "autoencoder")):
-        measured(f"{name}.{FEWEST}.{label}", found["avid"][:1], SHORT[way], (0,))
-    seeds, clips = seeds_of("avid", FEWEST), len(found["avid"][0]["episode"])
-    draw = Bootstrap(np.array(found["avid"][0]["episode"]), len(seeds))
-    for measure in ("psnr", "position", "aer"):
-        ours, theirs = (means(found[kind], measure, SHORT[SAMPLES]) for kind in ("avid", "scratch"))
-        if ours is None or theirs is None:
+        measured(f"{name}.{FEWEST}.{label}", found[:1], SHORT[way], (0,))
+    for kind in task.kinds:
+        theirs = finished(out, name, FEWEST, kind, seeds_of(kind, FEWEST))
+        if kind != "avid" and theirs:
+            compared(f"{name}.{FEWEST}", kind, found[: len(theirs)], [judged(out, name, folder) for folder in theirs])
+
+
+def compared(label: str, kind: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """Rows of AVID beside another kind, paired by clips and seeds: differences, and ratios of errors."""
+    draw, clips = Bootstrap(np.array(ours[0]["episode"]), len(ours)), len(ours[0]["episode"])
+    seeds = tuple(range(len(ours)))
+    for measure, over in (("psnr", False), ("ssim", False), ("position", False), ("position", True), ("aer", True)):
+        one, two = (means(found, measure, SHORT[SAMPLES]) for found in (ours, theirs))
+        if one is None or two is None:
             continue
-        if measure == "aer":
-            tell(f"{name}.{FEWEST}.avid_over_scratch.aer", draw(ours) / draw(theirs), clips, seeds)
+        if over:
+            tell(f"{label}.avid_over_{kind}.{measure}", draw(one) / draw(two), clips, seeds)
         else:
-            tell(f"{name}.{FEWEST}.avid_minus_scratch.{measure}", draw(ours - theirs), clips, seeds)
+            tell(f"{label}.avid_minus_{kind}.{measure}", draw(one - two), clips, seeds)
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ class Task:
 
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
-ABLATIONS = ("avid_paper", "avid_mixture_only", "avid_no_mask", "avid_no_base", "scratch_afresh")
+ABLATIONS = ("avid_paper", "avid_mixture", "avid_no_mask", "avid_no_base", "scratch_afresh")
 ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
 TASKS = {
     "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 1),
@@ -44,8 +44,8 @@ TASKS = {
 }
 KINDS: dict[str, list[str]] = {
     "avid": ["--adapter", "avid"],
-    "avid_paper": ["--adapter", "avid", "--adapter.change", "None", "--adapter.own-loss", "0"],
-    "avid_mixture_only": ["--adapter", "avid", "--adapter.own-loss", "0"],
+    "avid_paper": ["--adapter", "avid", "--adapter.change", "None", "--adapter.learn", "mixture"],
+    "avid_mixture": ["--adapter", "avid", "--adapter.learn", "mixture"],
     "avid_no_mask": ["--adapter", "avid", "--adapter.no-mask"],
     "avid_no_base": ["--adapter", "avid", "--adapter.no-base-input"],
     "scratch": ["--adapter", "scratch"],
@@ -63,9 +63,20 @@ KINDS: dict[str, list[str]] = {
 MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
 FEWEST, OTHERS = 50, (200, 800)
-BUDGET = ["--train.steps", "600", "--batch", "32", "--frames", "3", "--shown", "2", "--held-out", "64"]
-SAMPLING = ["--sampling.steps", "8", "--sampling.eta", "1", "--sampling.temperature", "0.5"]  # as the base is drawn
-BUDGET = [*BUDGET, "--frames-per-step", "1", *SAMPLING]  # the next frame, which is what the base was trained for
+BUDGET = [
+    "--train.steps",
+    "600",
+    "--batch",
+    "32",
+    "--shown",
+    "0",
+    "--held-out",
+    "64",
+    "--learner.held-out-steps",
+    "600",
+]
+BUDGET += ["--frames", "3", "--frames-per-step", "1"]  # the next frame, which is what the base was trained for
+BUDGET += ["--sampling.steps", "2", "--sampling.eta", "1", "--sampling.temperature", "0.5"]  # chosen on validation
 ONE = ["--train.steps", "1", "--shown", "0"]  # what is wanted is what lies around the training
 
 

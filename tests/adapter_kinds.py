@@ -20,7 +20,7 @@ SMALL = network.Size(hidden=24, depth=2, heads=2, local=Local(8, 1, 1))
 ACTION, PER_FRAME = ActionSpec((-1.0, -2.0), (1.0, 2.0)), 3
 KINDS: dict[str, tuple[Any, Any]] = {
     "avid": (avid, avid.Config(SMALL)),
-    "afresh": (avid, avid.Config(SMALL, change=None, own_loss=0.0)),
+    "afresh": (avid, avid.Config(SMALL, change=None, learn="mixture")),
     "no mask": (avid, avid.Config(SMALL, mask=False)),
     "no base input": (avid, avid.Config(SMALL, base_input=False)),
     "scratch": (scratch, scratch.Config(SMALL)),

@@ -120,7 +120,7 @@ FAULTS = (
 def test_the_contract_names_what_is_broken(base: VideoDenoiser, rule: str) -> None:
     _, _, _, moves = example(base)
     video = torch.rand(2, F, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    adapter = Broken(avid.Config(SMALL, change=None, own_loss=0.0), base.spec, ACTION, PER_FRAME)
+    adapter = Broken(avid.Config(SMALL, change=None, learn="mixture"), base.spec, ACTION, PER_FRAME)
     adapter.fault = rule
     if rule == "starts_as_base":
         adapter.starts_as_base = True
@@ -151,28 +151,43 @@ def test_a_mask_of_one_is_the_base_bit_for_bit_and_of_a_half_at_the_start(base: 
     assert mask is not None and mask.shape == (2, F, 1, 4, 4) and bool((mask == 0.5).all())
 
 
-def test_what_is_learned_is_the_mixture_and_beside_it_the_own_prediction(base: VideoDenoiser) -> None:
+def test_a_mask_that_trusts_the_base_shuts_out_the_network_unless_they_learn_apart(base: VideoDenoiser) -> None:
     noisy, sigma, condition, moves = example(base)
     latents = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(3))
 
-    def gradient(**changes: Any) -> Tensor:
+    def gradient(bias: float, **changes: Any) -> Tensor:
         torch.manual_seed(0)
-        adapter = avid.build(avid.Config(SMALL, mask_bias=40.0, **changes), base, ACTION, PER_FRAME)  # the base alone
+        adapter = avid.build(avid.Config(SMALL, mask_bias=bias, **changes), base, ACTION, PER_FRAME)
         adapter.errors(base, noisy, sigma, condition, moves, latents).sum().backward()
         found = adapter.network.around.head.conv.weight.grad
         assert found is not None
-        return found[:-1]
+        return found[: adapter.channels]
 
-    assert not bool(gradient(own_loss=0.0).any()), "the mask shuts the network out of the mixture"
-    half, one = gradient(), gradient(own_loss=1.0)
-    assert bool(half.any()) and torch.allclose(2 * half, one, rtol=1e-4)
+    assert bool(gradient(0.0, learn="mixture").any()) and not bool(gradient(40.0, learn="mixture").any())
+    apart = gradient(40.0)
+    assert bool(apart.any()) and torch.allclose(apart, gradient(0.0)), "the mask is nothing to it"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("own_loss", -1.0), ("own_loss", float("nan")), ("change", 0.0)])
-def test_numbers_that_cannot_be_are_refused_by_name(setting: str, value: float) -> None:
-    made: Any = avid.Config
-    with pytest.raises(ValueError, match=f"{setting} is {value}"):
-        made(**{setting: value})
+def test_the_mask_chooses_who_is_nearer(base: VideoDenoiser) -> None:
+    noisy, sigma, condition, moves = example(base)
+    adapter = build("avid", base)
+    before = base.x0(noisy, sigma, condition)
+
+    def pull(latents: Tensor) -> Tensor:
+        adapter.zero_grad()
+        adapter.errors(base, noisy, sigma, condition, moves, latents).sum().backward()
+        found = adapter.masking.last.bias.grad
+        assert found is not None
+        return found
+
+    own = adapter._parts(base, noisy, sigma, condition, moves).own
+    assert bool(pull(before) < 0) and bool(pull(own.detach()) > 0), "of the logit, whose descent goes the other way"
+
+
+@pytest.mark.parametrize("change", [0.0, -1.0, float("inf")])
+def test_a_change_that_cannot_be_is_refused_by_name(change: float) -> None:
+    with pytest.raises(ValueError, match=f"change is {change}"):
+        avid.Config(change=change)
 
 
 def test_mixing_is_the_same_in_every_kind_of_prediction() -> None:

@@ -79,7 +79,7 @@ class ActionTransformer(nn.Module):
 
         Raises ValueError for maps that patches do not divide.
         """
-        told = self._told(sigma, moves, maps)
+        told = self.told(sigma, moves, maps)
         found, fine = self._run(maps, told)
         shift, scale = self.last(told)[:, :, None].chunk(2, -1)
         tokens = (self.norm(found[-1]) * (1 + scale) + shift).flatten(0, 1)
@@ -90,7 +90,7 @@ class ActionTransformer(nn.Module):
 
     def tokens(self, maps: Tensor, sigma: Tensor, moves: Moves) -> list[Tensor]:
         """The tokens [B, F, N, D] after each block."""
-        return self._run(maps, self._told(sigma, moves, maps))[0]
+        return self._run(maps, self.told(sigma, moves, maps))[0]
 
     def tokens_alone(self) -> None:
         """Drop what only `forward` needs."""
@@ -114,7 +114,7 @@ class ActionTransformer(nn.Module):
             found.append(x)
         return found, fine
 
-    def _told(self, sigma: Tensor, moves: Moves, like: Tensor) -> Tensor:
+    def told(self, sigma: Tensor, moves: Moves, like: Tensor) -> Tensor:
         """[B, F, 2 D]: the level as an angle from 0 (clean) to 1 (noise alone), beside the actions."""
         level = self.time(waves(sigma.float().atan() / (math.pi / 2)).to(like.dtype))
         return torch.cat([level, self.action(moves).to(level.dtype)], -1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from worldsim.adapters.video.conditioning import ActionEmbedding
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
-from worldsim.nets.local import Around, Local
+from worldsim.nets.local import Around, Local, some_maps
 from worldsim.protocols import ActionSpec, Condition, DenoiserSpec, Moves
 
 PIXELS = 16  # of a token
@@ -82,11 +82,7 @@ class ActionTransformer(nn.Module):
         told = self.told(sigma, moves, maps)
         found, fine = self._run(maps, told)
         shift, scale = self.last(told)[:, :, None].chunk(2, -1)
-        tokens = (self.norm(found[-1]) * (1 + scale) + shift).flatten(0, 1)
-        rows = (sigma.flatten() > 0).nonzero()[:, 0]
-        told = told.flatten(0, 1)
-        some = self.around.maps(tokens[rows, None], fine[rows], told[rows, None])[:, 0].float()
-        return some.new_zeros(len(told), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, sigma.shape)
+        return some_maps(self.around, self.norm(found[-1]) * (1 + scale) + shift, fine, told, sigma > 0).float()
 
     def tokens(self, maps: Tensor, sigma: Tensor, moves: Moves) -> list[Tensor]:
         """The tokens [B, F, N, D] after each block."""

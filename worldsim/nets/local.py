@@ -91,3 +91,14 @@ class Around(nn.Module):
         for block in self.after:
             fine = block(fine, told.flatten(0, 1))
         return rearrange(self.head(self.norm(fine)), "(b f) y x c -> b f c y x", b=len(tokens))
+
+
+def some_maps(around: Around, tokens: Tensor, fine: Tensor, told: Tensor, asked: Tensor | None) -> Tensor:
+    """`around.maps`, zeros for frames that are not asked for [B, F], which then cost nothing; None: all are."""
+    if asked is None or bool(asked.all()):
+        return around.maps(tokens, fine, told)
+    rows, (tokens, told) = asked.flatten().nonzero()[:, 0], (part.flatten(0, 1) for part in (tokens, told))
+    if not len(rows):
+        return fine.new_zeros(*asked.shape, around.head.conv.out_channels, *fine.shape[1:3])
+    some = around.maps(tokens[rows, None], fine[rows], told[rows, None])[:, 0]
+    return some.new_zeros(len(told), *some.shape[1:]).index_copy(0, rows, some).unflatten(0, asked.shape)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from worldsim.diffusion import filtering
 from worldsim.nets.attention import Layout, rotary_angles
 from worldsim.nets.frames import WAVES, FrameBlock, causal, waves
-from worldsim.nets.local import Around, Local
+from worldsim.nets.local import Around, Local, some_maps
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
 
     def forward(self, noisy: Tensor, time: Tensor, seconds: Tensor | None = None, kept: Kept | None = None) -> Tensor:
         """Flow [B, F, C, h, w] of noisy latents at times [B, F] in [0, 1000]; seconds [B, F] of the frames.
+
+        Of frames at time 0, which are clean, it is that of the filter alone unless gradients are kept: nobody needs it.
 
         kept: what `remember` gave of t frames before these; seconds then go on from theirs (t times the default).
         """
@@ -161,12 +163,14 @@ class BlockCausalTransformer(ModelMixin, ConfigMixin):
             seen = None if kept is None else kept.parts[i]
             x, own = cast(FrameBlock, block)(x, modulation, angles, mask, seen)
             new.append(own)
-        return filtering.flow(noisy, t, mean, variance, self._added(x, fine, told)), tuple(new), past
+        asked = None if torch.is_grad_enabled() else t > 0  # what is learned from is all of it
+        return filtering.flow(noisy, t, mean, variance, self._added(x, fine, told, asked)), tuple(new), past
 
-    def _added(self, x: Tensor, fine: Tensor, told: Tensor) -> Tensor:
-        """What is added to the filter's x0, in units of what that leaves unsure."""
+    def _added(self, x: Tensor, fine: Tensor, told: Tensor, asked: Tensor | None = None) -> Tensor:
+        """What is added to the filter's x0, in units of what that leaves unsure; 0 for frames [B, F] not asked for."""
         shift, scale = (told[:, :, None] + self.last)[:, :, :, None].unbind(2)
-        return self.around.maps(self.norm(x) * (1 + scale) + shift, fine, told).float()
+        tokens = self.norm(x) * (1 + scale) + shift
+        return some_maps(self.around, tokens, fine, told, asked).float()
 
     def _past(self, noisy: Tensor, t: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of each frame and one more [B, F + 1]: variance and mean by those before it, and the mean of the one before.

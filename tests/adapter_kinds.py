@@ -16,7 +16,7 @@ from worldsim.backbones.video.denoiser import VideoDenoiser
 from worldsim.nets.local import Local
 from worldsim.protocols import ActionSpec, Condition, Moves
 
-SMALL = network.Size(hidden=24, depth=2, heads=2, local=Local(8, 1, 1))
+SMALL = network.Size(hidden=24, depth=2, heads=2, local=Local(8, 1, 1, filters=True))
 ACTION, PER_FRAME = ActionSpec((-1.0, -2.0), (1.0, 2.0)), 3
 KINDS: dict[str, tuple[Any, Any]] = {
     "avid": (avid, avid.Config(SMALL)),

@@ -31,7 +31,7 @@ class Size:
     depth: int = 2
     heads: int = 2
     mlp_ratio: int = 4
-    local: Local = field(default_factory=lambda: Local(32, 1, 2))
+    local: Local = field(default_factory=lambda: Local(32, 1, 2, filters=True))
     """Convolutions around the transformer."""
     patch: int | None = None
     """Latents of a token, up and across; None: as many as are 16 pixels, or what divides all frames of the base."""

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+HIDDEN = 24  # of the network that makes kernels
+
 
 @dataclass(frozen=True)
 class Local:
@@ -21,6 +23,8 @@ class Local:
     before: int = 2
     """Blocks of two before the transformer."""
     after: int = 4
+    filters: bool = False
+    """Each block also filters its channels by kernels that are made of what a frame is told."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that cannot be."""
@@ -43,19 +47,42 @@ class Conv(nn.Module):
         return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class Filters(nn.Module):
+    """Adds maps filtered channel by channel, 3 x 3, by kernels made of what each frame is told.
+
+    Dynamic filter networks (De Brabandere et al. 2016, arXiv 1605.09673): to move a thing one way or another is one
+    product of kernel and maps, which shifts and scales of channels can only come near to.
+    """
+
+    def __init__(self, channels: int, told: int) -> None:
+        super().__init__()
+        self.kernels = nn.Sequential(nn.Linear(told, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 9 * channels))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Maps [N, h, w, C], told [N, D]."""
+        (height, width), kernels = x.shape[1:3], self.kernels(told).unflatten(-1, (9, 1, 1, -1))
+        wide = F.pad(x, (0, 0, 1, 1, 1, 1))
+        for place in range(9):
+            y, z = divmod(place, 3)
+            x = x + kernels[:, place] * wide[:, y : y + height, z : z + width]
+        return x
+
+
 class LocalBlock(nn.Module):
     """Two convolutions beside maps, shifted and scaled by what each frame is told."""
 
-    def __init__(self, channels: int, told: int) -> None:
+    def __init__(self, channels: int, told: int, filters: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
         self.told = nn.Linear(told, 2 * channels)
         self.first, self.second = Conv(channels, channels), Conv(channels, channels)
+        self.filters = Filters(channels, told) if filters else None
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Maps [N, h, w, C], told [N, D]."""
         shift, scale = self.told(told)[:, None, None].chunk(2, -1)
-        return x + self.second(F.gelu(self.first(self.norm(x) * (1 + scale) + shift), approximate="tanh"))
+        found = F.gelu(self.first(self.norm(x) * (1 + scale) + shift), approximate="tanh")
+        return x + self.second(found if self.filters is None else self.filters(found, told))
 
 
 class Around(nn.Module):
@@ -66,8 +93,8 @@ class Around(nn.Module):
         super().__init__()
         self.patch, wide = patch, size.channels
         self.stem, self.head = Conv(inputs, wide), Conv(wide, outputs)
-        self.before = nn.ModuleList(LocalBlock(wide, told) for _ in range(size.before))
-        self.after = nn.ModuleList(LocalBlock(wide, told) for _ in range(size.after))
+        self.before = nn.ModuleList(LocalBlock(wide, told, size.filters) for _ in range(size.before))
+        self.after = nn.ModuleList(LocalBlock(wide, told, size.filters) for _ in range(size.after))
         self.input, self.output = nn.Linear(wide * patch**2, hidden), nn.Linear(hidden, wide * patch**2)
         self.norm = nn.LayerNorm(wide)
 

@@ -1,4 +1,4 @@
-"""Convolutions around a transformer: kernels made of what a frame is told move things, and only where they are asked."""
+"""Convolutions around a transformer: kernels made of what a frame is told move things; only frames asked for cost."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """The rows of `scripts/avid.py`: what finished runs measured, with intervals over episodes and seeds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from avid_runs import FEWEST, MORE, OTHERS, TASKS, finished, judged, memory, run, seeds_of
+from avid_runs import FEWEST, MORE, OTHERS, TASKS, finished, run, seeds_of
 from evidence import DRAWS
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +24,7 @@ COMMAND = "scripts/reproduce_avid.sh"
 def means(found: list[dict[str, Any]], measure: str, way: str) -> NDArray[np.float64] | None:
     """The mean over the horizon of each clip of each seed, [S, M]."""
     key = f"{measure}.{way}"
-    return None if any(key not in one for one in found) else np.array([one[key] for one in found]).mean(2)
+    return None if any(key not in one for one in found) else np.array([one[key] for one in found])
 
 
 class Bootstrap:
@@ -50,20 +49,18 @@ def tell(row: str, draws: NDArray[np.float64], clips: int, seeds: tuple[int, ...
     runs.append_result("avid", row, value, min(float(low), value), max(float(high), value), clips, seeds, COMMAND)
 
 
-def rows_of(out: Path, name: str, episodes: int, kind: str) -> None:
+def rows_of(name: str, episodes: int, kind: str) -> None:
     """The rows of a kind: what it draws, and what it draws under the actions of other clips."""
     seeds = seeds_of(kind, episodes)
-    folders = finished(out, name, episodes, kind, seeds)
-    if not folders:
+    found = finished(name, episodes, kind, seeds)
+    if not found:
         return
-    found = [judged(out, name, folder) for folder in folders]
     for way in (SAMPLES, OTHER):
         label = f"{name}.{episodes}.{kind}" + ("" if way == SAMPLES else ".other_actions")
         measured(label, found, SHORT[way], seeds)
-    for measure in ("trainable", "seconds"):
-        values = np.array([json.loads((folder / runs.SUMMARY).read_text())[measure] for folder in folders], dtype=float)
+    for measure in ("trainable", "seconds", "memory"):
+        values = np.array([one[measure] for one in found], dtype=float)
         tell(f"{name}.{episodes}.{kind}.{measure}", spread(values), len(values), seeds)
-    tell(f"{name}.{episodes}.{kind}.memory", np.array([memory(out, name, kind)]), 1, (0,))
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,21 +88,20 @@ def measured(label: str, found: list[dict[str, Any]], way: str, seeds: tuple[int
 
 
 def rows(out: Path, name: str) -> None:
-    """Every row of a task whose runs are finished."""
+    """Every row of a task whose runs are finished, wherever they were: `out` is not looked at."""
     task = TASKS[name]
     for kind in task.kinds:
         for episodes in (FEWEST, *(OTHERS if name == "continuous" and kind in MORE else ())):
-            rows_of(out, name, episodes, kind)
-    ours = finished(out, name, FEWEST, "avid", seeds_of("avid", FEWEST))
+            rows_of(name, episodes, kind)
+    ours = finished(name, FEWEST, "avid", seeds_of("avid", FEWEST))
     if not ours:
         return
-    found = [judged(out, name, folder) for folder in ours]
     for way, label in ((BASE, "base"), (COPY_LAST, "copy_last"), (ROUND_TRIP, "autoencoder")):
-        measured(f"{name}.{FEWEST}.{label}", found[:1], SHORT[way], (0,))
+        measured(f"{name}.{FEWEST}.{label}", ours[:1], SHORT[way], (0,))
     for kind in task.kinds:
-        theirs = finished(out, name, FEWEST, kind, seeds_of(kind, FEWEST))
+        theirs = finished(name, FEWEST, kind, seeds_of(kind, FEWEST))
         if kind != "avid" and theirs:
-            compared(f"{name}.{FEWEST}", kind, found[: len(theirs)], [judged(out, name, folder) for folder in theirs])
+            compared(f"{name}.{FEWEST}", kind, ours[: len(theirs)], theirs)
 
 
 def compared(label: str, kind: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:

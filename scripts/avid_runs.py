@@ -1,6 +1,7 @@
 """What the jobs of `scripts/avid.py` train and judge: tasks, kinds of adapters, and the same budget for all of them."""
 
 import importlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from evidence import collected, finished_run, kept
 
 from worldsim.config import parse
 from worldsim.data.read import EpisodeDataset
-from worldsim.jobs import collect, evaluate, evaluate_video, finetune_video, video_fitting
+from worldsim.jobs import collect, evaluate, evaluate_video, finetune_video, runs, video_fitting
 from worldsim.jobs.measures import psnr
 from worldsim.jobs.video_results import SHORT
 
-JUDGED = "judged.json"
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "avid"
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,19 @@ def flags(out: Path, name: str, episodes: int, kind: str, seed: int) -> list[str
 
 
 def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
-    """One adapter, trained on so many episodes and judged on those of the test split."""
-    folder, given = out / name / f"{kind}-{episodes}-{seed}", flags(out, name, episodes, kind, seed)
-    memory(out, name, kind)
-    finished_run(finetune_video, [*given, "--out", str(folder)], "latents")
-    judged(out, name, folder)
+    """One adapter, trained on so many episodes and judged on those of the test split, unless its results are there."""
+    folder = out / name / f"{kind}-{episodes}-{seed}"
+
+    def measure() -> list[Any]:
+        peak, given = memory(out, name, kind), flags(out, name, episodes, kind, seed)
+        finished_run(finetune_video, [*given, "--out", str(folder)], "latents")
+        spent = json.loads((folder / runs.SUMMARY).read_text(encoding="utf-8"))
+        return [
+            {"trainable": spent["trainable"], "seconds": spent["seconds"], "memory": peak} | judge(out, name, folder)
+        ]
+
+    asked = {"budget": BUDGET, "kind": KINDS[kind], "gap": TASKS[name].gap, "judging": judging(name)}
+    kept(results_of(name, episodes, kind, seed), asked, measure)
     return folder
 
 
@@ -125,45 +134,46 @@ def memory(out: Path, name: str, kind: str) -> float:
     return kept(out / name / "memory" / f"{kind}.json", {"budget": BUDGET}, measure)[0]
 
 
-def judged(out: Path, name: str, folder: Path) -> dict[str, Any]:
-    """What is measured of every clip, for every way to go on; see `evaluate_video`."""
+def judging(name: str) -> list[str]:
+    """How runs of a task are judged."""
     task = TASKS[name]
-    settings = [
-        "--position",
-        *task.position,
-        "--clips",
-        str(task.clips),
-        "--shown",
-        "0",
-        "--batch",
-        "32",
-        "--video.fit-clips",
-        "512",
-        *("--video.frames", "8"),  # two given, six drawn
-    ]
-
-    def judge() -> list[Any]:
-        readers = ["--video.reader.folder", str(out / name / "readers")]
-        config = parse(evaluate.Config, [str(folder), *settings, *readers])
-        found = evaluate_video.evaluate(evaluate.adapted_task(config))
-        told: dict[str, Any] = {"episode": found.episode.tolist()}
-        for way in found.frames:
-            measures = {"psnr": None if way.mse is None else psnr(way.mse), "position": way.position, "aer": way.action}
-            measures |= {"ssim": way.ssim}
-            told |= {f"{m}.{SHORT[way.name]}": v.tolist() for m, v in measures.items() if v is not None}
-        for one in found.frechet:
-            if one.of == "frames":
-                for short, distance in zip(one.names, one.distances, strict=True):
-                    told[f"fd.{short}"] = [distance.value, *(distance.draws - distance.draws.mean()).tolist()]
-        return [told]
-
-    return kept(folder / JUDGED, {"settings": settings}, judge)[0]
+    settings = ["--position", *task.position, "--clips", str(task.clips), "--shown", "0", "--batch", "32"]
+    return [*settings, "--video.fit-clips", "512", "--video.frames", "8"]  # two given, six drawn
 
 
-def finished(out: Path, name: str, episodes: int, kind: str, seeds: tuple[int, ...]) -> list[Path]:
-    """The folders of the runs of a kind, [] unless all are judged."""
-    folders = [out / name / f"{kind}-{episodes}-{seed}" for seed in seeds]
-    return folders if all((folder / JUDGED).is_file() for folder in folders) else []
+def judge(out: Path, name: str, folder: Path) -> dict[str, list[Any]]:
+    """What is measured of every clip, the mean over its frames, for every way to go on; see `evaluate_video`.
+
+    Of a Frechet distance its value, and how far the draws of its bootstrap are from their mean.
+    """
+    readers = ["--video.reader.folder", str(out / name / "readers")]
+    config = parse(evaluate.Config, [str(folder), *judging(name), *readers])
+    found = evaluate_video.evaluate(evaluate.adapted_task(config))
+    told: dict[str, list[Any]] = {"episode": found.episode.tolist()}
+    for way in found.frames:
+        measures = {"psnr": None if way.mse is None else psnr(way.mse), "position": way.position, "aer": way.action}
+        for measure, values in (measures | {"ssim": way.ssim}).items():
+            if values is not None:
+                told[f"{measure}.{SHORT[way.name]}"] = values.mean(1).round(5).tolist()
+    for one in found.frechet:
+        if one.of == "frames":
+            for short, distance in zip(one.names, one.distances, strict=True):
+                off = (distance.draws - distance.draws.mean()).round(4).tolist()
+                told[f"fd.{SHORT[short]}"] = [round(float(distance.value), 4), *off]
+    return told
+
+
+def results_of(name: str, episodes: int, kind: str, seed: int) -> Path:
+    """The file of what a run measured, which is committed."""
+    return RESULTS / f"{name}-{kind}-{episodes}-{seed}.json"
+
+
+def finished(name: str, episodes: int, kind: str, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+    """What the runs of a kind measured, [] unless all are there."""
+    files = [results_of(name, episodes, kind, seed) for seed in seeds]
+    if not all(file.is_file() for file in files):
+        return []
+    return [json.loads(file.read_text(encoding="utf-8"))["values"][0] for file in files]
 
 
 def seeds_of(kind: str, episodes: int) -> tuple[int, ...]:

@@ -143,7 +143,7 @@ def test_over_http_and_in_process_losses_are_the_same(model: Path, data: Path, t
         server.shutdown()
         server.server_close()
     here, remote = losses(tmp_path / "here"), losses(tmp_path / "remote")
-    assert len(here) == 6 and np.allclose(here, remote, rtol=1e-4, atol=0), "but for rounding, of batches of other sizes"
+    assert len(here) == 6 and np.allclose(here, remote, rtol=1e-4, atol=0), "but for rounding"
     with pytest.raises(ConnectionError, match=r"tell the run: `worldsim finetune --config .*--backbone.name ADDRESS"):
         worldsim.load(tmp_path / "remote")
     settings = str(tmp_path / "remote/config.yaml")

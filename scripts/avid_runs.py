@@ -34,13 +34,16 @@ class Task:
     """Of an episode that is judged."""
     size: int | None = None
     seed: int = 11
+    judged: tuple[str, ...] = ()
+    """Settings of the judging."""
 
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
 ABLATIONS = ("avid_paper", "avid_mixture", "avid_no_mask", "avid_no_base", "scratch_afresh")
 ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
+EVERY = ("--video.episodes", "100")  # the test split has no more
 TASKS = {
-    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 1),
+    "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 2, judged=EVERY),
     "discrete": Task("boxing:BoxingRam-v0", 200, 200, "random", ("observation_32", "observation_34"), 1, SIX, 4, 64),
 }
 KINDS: dict[str, list[str]] = {
@@ -137,7 +140,7 @@ def memory(out: Path, name: str, kind: str) -> float:
 def judging(name: str) -> list[str]:
     """How runs of a task are judged."""
     task = TASKS[name]
-    settings = ["--position", *task.position, "--clips", str(task.clips), "--shown", "0", "--batch", "32"]
+    settings = ["--position", *task.position, "--clips", str(task.clips), "--shown", "0", "--batch", "32", *task.judged]
     return [*settings, "--video.fit-clips", "512", "--video.frames", "8"]  # two given, six drawn
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from avid_runs import FEWEST, MORE, OTHERS, TASKS, finished, run, seeds_of
+from avid_runs import FEWEST, MORE, OTHERS, TASKS, finished, seeds_of, trained
 from evidence import DRAWS
 from numpy.typing import NDArray
 from torch import Tensor
@@ -125,7 +125,7 @@ def response(out: Path, name: str) -> None:
     One prediction of all frames after the first at once, at a middle level of noise; elsewhere than in its own frame an
     action changes what follows, too, as what was moved stays moved.
     """
-    folder = run(out, name, FEWEST, "avid", 0)
+    folder = trained(out, name, FEWEST, "avid", 0)
     loaded, tuned = saved_video.load(folder), saved_video.read_settings(folder)
     world, dataset = loaded.model, tuned.reading.open(tuned.data)
     assert isinstance(world, DiffusionModel)

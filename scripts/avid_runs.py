@@ -108,13 +108,19 @@ def flags(out: Path, name: str, episodes: int, kind: str, seed: int) -> list[str
     return [str(data(out, name)), *BUDGET, *size, *shared, *KINDS[kind]]
 
 
-def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
-    """One adapter, trained on so many episodes and judged on those of the test split, unless its results are there."""
+def trained(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
+    """The folder of an adapter that has been trained on so many episodes."""
     folder = out / name / f"{kind}-{episodes}-{seed}"
+    finished_run(finetune_video, [*flags(out, name, episodes, kind, seed), "--out", str(folder)], "latents")
+    return folder
+
+
+def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> None:
+    """One adapter, trained and judged on episodes of the test split, unless its results are there."""
 
     def measure() -> list[Any]:
-        peak, given = memory(out, name, kind), flags(out, name, episodes, kind, seed)
-        finished_run(finetune_video, [*given, "--out", str(folder)], "latents")
+        peak = memory(out, name, kind)
+        folder = trained(out, name, episodes, kind, seed)
         spent = json.loads((folder / runs.SUMMARY).read_text(encoding="utf-8"))
         return [
             {"trainable": spent["trainable"], "seconds": spent["seconds"], "memory": peak} | judge(out, name, folder)
@@ -122,7 +128,6 @@ def run(out: Path, name: str, episodes: int, kind: str, seed: int) -> Path:
 
     asked = {"budget": BUDGET, "kind": KINDS[kind], "gap": TASKS[name].gap, "judging": judging(name)}
     kept(results_of(name, episodes, kind, seed), asked, measure)
-    return folder
 
 
 def memory(out: Path, name: str, kind: str) -> float:

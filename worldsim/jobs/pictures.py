@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # px, of the Gaussian that weighs a neighbourhood
@@ -21,11 +20,19 @@ def ssim(one: Tensor, two: Tensor) -> Tensor:
     """
     if min(one.shape[-2:]) < WINDOW:
         raise ValueError(f"pictures are {one.shape[-2]} x {one.shape[-1]}; SSIM needs {WINDOW} pixels at the least")
-    line = torch.exp(-(torch.arange(WINDOW, device=one.device) - WINDOW // 2).double().square() / (2 * SIGMA**2))
-    window = (line[:, None] * line / line.sum() ** 2)[None, None]
-    a, b = (((part + 1) / 2).double().flatten(0, 1)[:, None] for part in (one, two))
-    means = [F.conv2d(part, window) for part in (a, b, a * a, b * b, a * b)]
+    down, across = (_window(size, one.device) for size in one.shape[-2:])
+    a, b = (((part + 1) / 2).double() for part in (one, two))
+    means = [down @ part @ across.T for part in (a, b, a * a, b * b, a * b)]
     mean_a, mean_b, aa, bb, ab = means
     top = (2 * mean_a * mean_b + 0.01**2) * (2 * (ab - mean_a * mean_b) + 0.03**2)
     bottom = (mean_a.square() + mean_b.square() + 0.01**2) * (aa - mean_a.square() + bb - mean_b.square() + 0.03**2)
-    return (top / bottom).mean((1, 2, 3)).unflatten(0, (len(one), 3)).mean(1)
+    return (top / bottom).mean((1, 2, 3))
+
+
+def _window(size: int, device: torch.device) -> Tensor:
+    """Gaussian means along one axis as a matrix [size - WINDOW + 1, size]: the window is the product of two lines."""
+    line = torch.exp(-(torch.arange(WINDOW, device=device) - WINDOW // 2).double().square() / (2 * SIGMA**2))
+    rows = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64, device=device)
+    for at in range(len(rows)):
+        rows[at, at : at + WINDOW] = line / line.sum()
+    return rows

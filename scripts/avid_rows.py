@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from avid_runs import FEWEST, MORE, OTHERS, TASKS, finished, seeds_of, trained
+from avid_runs import FEWEST, LONGER, MORE, OTHERS, TASKS, finished, seeds_of, trained
 from evidence import DRAWS
 from numpy.typing import NDArray
 from torch import Tensor
@@ -99,23 +99,27 @@ def rows(out: Path, name: str) -> None:
     for way, label in ((BASE, "base"), (COPY_LAST, "copy_last"), (ROUND_TRIP, "autoencoder")):
         measured(f"{name}.{FEWEST}.{label}", ours[:1], SHORT[way], (0,))
     for kind in task.kinds:
-        theirs = finished(name, FEWEST, kind, seeds_of(kind, FEWEST))
-        if kind != "avid" and theirs:
-            compared(f"{name}.{FEWEST}", kind, ours[: len(theirs)], theirs)
+        own = "avid_longer" if kind in LONGER else "avid"
+        both = [finished(name, FEWEST, one, seeds_of(one, FEWEST)) for one in (own, kind)]
+        if kind != own and all(both):
+            compared(f"{name}.{FEWEST}.{own}", kind, *both)
 
 
 def compared(label: str, kind: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
-    """Rows of AVID beside another kind, paired by clips and seeds: differences, and ratios of errors."""
-    draw, clips = Bootstrap(np.array(ours[0]["episode"]), len(ours)), len(ours[0]["episode"])
-    seeds = tuple(range(len(ours)))
+    """Rows of AVID beside another kind, on the same clips: differences, and ratios of errors; label: of AVID's own.
+
+    Seeds are paired where both have as many; all of AVID's are taken where the other has one, as they differ.
+    """
+    episode = np.array(ours[0]["episode"])
+    draw, other, seeds = Bootstrap(episode, len(ours)), Bootstrap(episode, len(theirs)), tuple(range(len(ours)))
     for measure, over in (("psnr", False), ("ssim", False), ("position", False), ("position", True), ("aer", True)):
         one, two = (means(found, measure, SHORT[SAMPLES]) for found in (ours, theirs))
         if one is None or two is None:
             continue
         if over:
-            tell(f"{label}.avid_over_{kind}.{measure}", draw(one) / draw(two), clips, seeds)
+            tell(f"{label}_over_{kind}.{measure}", draw(one) / other(two), len(episode), seeds)
         else:
-            tell(f"{label}.avid_minus_{kind}.{measure}", draw(one - two), clips, seeds)
+            tell(f"{label}_minus_{kind}.{measure}", draw(one) - other(two), len(episode), seeds)
 
 
 @torch.no_grad()

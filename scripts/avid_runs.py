@@ -40,7 +40,8 @@ class Task:
 
 SIX = ("avid", "scratch", "experts", "controlnet_lite", "lora", "full")
 ABLATIONS = ("avid_paper", "avid_mixture", "avid_no_mask", "avid_no_base", "scratch_afresh")
-ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora")
+LONGER = ("avid_longer", "scratch_longer", "full_longer")  # three times the updates
+ALL = (*SIX, *ABLATIONS, "action_cfg", "classifier", "controlnet", "film", "dora", *LONGER)
 EVERY = ("--video.episodes", "100")  # the test split has no more
 TASKS = {
     "continuous": Task("worldsim/TwoRoom-v0", 1000, 60, "mixed", ("agent_x", "agent_y"), 3, ALL, 2, judged=EVERY),
@@ -64,6 +65,7 @@ KINDS: dict[str, list[str]] = {
     "dora": ["--adapter", "lora", "--adapter.dora", "--learner.lr", "3e-3"],
     "full": ["--adapter", "full"],
 }
+KINDS |= {kind: [*KINDS[kind.removesuffix("_longer")], "--train.steps", "1800"] for kind in LONGER}
 MORE = ("avid", "scratch", "lora", "full")  # also with more episodes, in TwoRoom
 THREE_SEEDS = ("avid", "scratch", "full")  # at the fewest; of weights and noise: the episodes are the same
 FEWEST, OTHERS = 50, (200, 800)

@@ -32,6 +32,26 @@ def test_lora_opens_in_plain_peft(base: VideoDenoiser, tmp_path: Path) -> None:
     time = base.schedule.time(sigma)
     assert torch.allclose(plain(noisy, time), adapter.peft(noisy, time), atol=1e-6)
     assert not torch.allclose(plain(noisy, time), base.network(noisy, time), atol=1e-3)
+    names = {"config.json", "adapter.safetensors", "adapter_config.json", "adapter_model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("damage", [("low", "lower"), ("hidden", "hiding"), ("actions_per_frame", "per_frame")])
+def test_a_damaged_config_is_named(base: VideoDenoiser, damage: tuple[str, str], tmp_path: Path) -> None:
+    build("avid", base).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace(f'"{damage[0]}"', f'"{damage[1]}"'))
+    with pytest.raises(ValueError, match=r"damaged|not known to this version"):
+        avid.Avid.from_pretrained(tmp_path, base)
+
+
+def test_weights_that_are_not_finite_are_named(base: VideoDenoiser, tmp_path: Path) -> None:
+    adapter = build("avid", base)
+    with torch.no_grad():
+        next(adapter.parameters()).view(-1)[0] = float("nan")
+    adapter.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="numbers that are not finite in network"):
+        avid.Avid.from_pretrained(tmp_path, base)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,3 +72,15 @@ def test_a_kind_has_rows_once_all_its_seeds_are_there(scripts: tuple[Any, Any, l
     labels = {row[1] for row in told}
     assert "continuous.50.lora.psnr" in labels
     assert not any(".avid" in label for label in labels)
+
+
+def test_a_rival_with_one_seed_meets_all_of_avids(scripts: tuple[Any, Any, list[Any]], tmp_path: Path) -> None:
+    rows, runs, told = scripts
+    base = np.array([20.0, 30.0, 35.0, 26.0])
+    for seed in range(3):
+        kept(runs, "avid", seed, list(base + seed), [1.0] * 4)
+    kept(runs, "lora", 0, list(base), [1.0] * 4)
+    rows.rows(tmp_path, "continuous")
+    value, low, high = next(row[2:5] for row in told if row[1] == "continuous.50.avid_minus_lora.psnr")
+    assert value == pytest.approx(1)  # seeds are off by 0, 1 and 2; what clips share cancels
+    assert (low, high) == (pytest.approx(0, abs=1e-9), pytest.approx(2))

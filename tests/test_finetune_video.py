@@ -229,11 +229,12 @@ def test_accumulated_parts_make_the_same_update(model: Path, data: Path, tmp_pat
     ("flags", "said"),
     [
         (["--frames-per-step", "4"], "frames_per_step is 4; of 5 frames 2 are given: at most 3"),
-        (["--given", "5"], "given is 5; this model takes 0 to 4 of 5 frames"),
-        (["--given", "0"], "nothing can be continued"),
+        (["--given", "5"], "given is 5; of 5 frames this model takes 1 to 4"),
+        (["--given", "0"], "given is 0; of 5 frames this model takes 1 to 4"),
         (["--size", "20", "20"], "resize them to .*--size"),
         (["--episodes", "99"], "episodes is 99; this data set has 1 to 7 to train on"),
         (["--frames", "40"], "episode .* has 12 frames"),
+        (["--adapter.mask-bias", "nan"], "mask_bias is nan, it must be finite"),
         (["--learner.mixed-precision", "fp16"], "scaled on CUDA alone, and the device is cpu"),
     ],
 )
@@ -242,6 +243,23 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
 ) -> None:
     assert cli.main(arguments(model, data, tmp_path / "run", *flags)) == 2
     assert re.search(said, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+def test_one_validation_clip_cannot_tell_whether_actions_are_ignored(
+    model: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert cli.main(arguments(model, data, tmp_path / "run", "--frames", "12", "--shown", "0")) == 0
+    assert "there is one validation clip" in caplog.text and "the model ignores its actions:" not in caplog.text
+    assert "actions/shuffled_over_right" not in json.loads((tmp_path / "run/summary.json").read_text())
+
+
+def test_an_adapter_of_another_kind_in_a_run_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = copy / "adapter" / "config.json"
+    config.write_text(config.read_text().replace('"kind": "avid"', '"kind": "scratch"'))
+    with pytest.raises(ValueError, match="of kind scratch, and the run trained avid"):
+        worldsim.load(copy)
 
 
 def test_several_processes_are_refused(

@@ -65,7 +65,7 @@ def two_cameras(config: finetune.Config, tmp_path_factory: pytest.TempPathFactor
             "reduction.rank is 1000000",
         ),
         ({"fit_reduction": True, "reduction": preparing.parts.ReductionConfig(factor=3)}, "reduction.factor is 3"),
-        ({"heads_from": Path("nowhere")}, r"nowhere holds no adapter\.safetensors"),
+        ({"heads_from": Path("nowhere")}, r"nowhere holds no adapter\.safetensors, nor do"),
         ({"camera": "wrist"}, "has no camera 'wrist'; did you mean 'front'"),
         ({"data": Path("nowhere")}, "nowhere does not exist; .worldsim collect. makes"),
     ],

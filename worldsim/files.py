@@ -104,11 +104,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check_folder(path: str | os.PathLike[str], remedy: str) -> None:
-    """NotADirectoryError, ending in the remedy, if a file stands where `path` or a folder above it is to be."""
+    """Raise an OSError that ends in the remedy if `path` can be no folder that is written in.
+
+    NotADirectoryError if a file stands where it or a folder above it is to be, PermissionError if nobody may write.
+    """
     folder = Path(path)
     for place in (folder, *folder.absolute().parents):
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(f"{place} is a file, where a folder is due for {folder}; {remedy}")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing may be written in {there}, which {folder} needs; {remedy}")
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

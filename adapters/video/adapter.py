@@ -109,15 +109,21 @@ class VideoAdapter(nn.Module):
                 f"{name} was trained with the video model {told['base']}, and this one is {base.fingerprint}: open the "
                 "same weights with the same prompt and guidance, or train an adapter for this one"
             )
-        action = ActionSpec(tuple(told["action"]["low"]), tuple(told["action"]["high"]), told["action"]["discrete"])
-        made = module.build(as_config(module.Config, told["config"]), base, action, told["actions_per_frame"])
+        try:
+            config, gap = as_config(module.Config, told["config"]), int(told["actions_per_frame"])
+            action = ActionSpec(tuple(told["action"]["low"]), tuple(told["action"]["high"]), told["action"]["discrete"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder / CONFIG} is damaged ({error}): restore it from a copy, or train again"
+            ) from error
+        made = module.build(config, base, action, gap)
         if not isinstance(made, cls):
             raise ValueError(f"{name} holds a {type(made).__name__}, not a {cls.__name__}")
         made.load_own(folder)
         return made
 
     def load_own(self, folder: Path) -> None:
-        """Take over the weights in a folder. Raises ValueError if they are damaged, or of another adapter."""
+        """Take over the weights in a folder. Raises ValueError for damaged ones, or those of another adapter."""
         file = folder / WEIGHTS
         try:
             tensors = load_file(file)
@@ -126,6 +132,9 @@ class VideoAdapter(nn.Module):
                 f"{file} is damaged or missing ({error}): restore it from a copy, or train again"
             ) from error
         check_same(tensors, self.own_tensors(), type(self).__name__, str(file))
+        for name, value in tensors.items():
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{file} has numbers that are not finite in {name}: restore it, or train again")
         self.load_state_dict(tensors, strict=False)
 
     def push_to_hub(self, repository: str, private: bool = False) -> str:

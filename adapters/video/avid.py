@@ -13,6 +13,7 @@ average, and the average of two places is no place (docs/avid.md).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,6 +62,8 @@ class Config:
     def __post_init__(self) -> None:
         """Raises ValueError for a number that cannot be."""
         check_change(self.change)
+        if not math.isfinite(self.mask_bias):
+            raise ValueError(f"mask_bias is {self.mask_bias}, it must be finite: 0 begins with halves")
 
 
 class MaskNet(nn.Module):

@@ -31,8 +31,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for weights that there cannot be."""
-        if not self.weights or not all(0 <= weight for weight in self.weights):
-            raise ValueError(f"weights are {self.weights}: give one or more, each 0 or more")
+        if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
+            raise ValueError(f"weights are {self.weights}: give one or more, each 0 or more and finite")
 
 
 class Classifier(VideoAdapter):

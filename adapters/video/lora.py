@@ -6,6 +6,7 @@ folder)` opens it, without the actions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -37,8 +38,8 @@ class Config:
         for name in ("rank", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}, it must be more than 0")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha is {self.alpha}, it must be more than 0 and finite")
 
 
 class Lora(VideoAdapter):
@@ -79,6 +80,7 @@ class Lora(VideoAdapter):
         """As any adapter, and adapter_config.json and adapter_model.safetensors, which plain peft opens."""
         super().save_pretrained(folder)
         self.peft.save_pretrained(str(folder), safe_serialization=True)
+        (Path(folder) / "README.md").unlink(missing_ok=True)  # a card that tells where the base lies on this machine
 
 
 def adapted_layers(network: nn.Module, base: OpenDenoiser, layers: Literal["all", "blocks"]) -> list[str]:

@@ -7,6 +7,7 @@ the base a black box; how much w is, is chosen on validation episodes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -31,8 +32,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for weights that there cannot be."""
-        if not self.weights or not all(0 <= weight for weight in self.weights):
-            raise ValueError(f"weights are {self.weights}: give one or more, each 0 or more")
+        if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
+            raise ValueError(f"weights are {self.weights}: give one or more, each 0 or more and finite")
         if self.rule == "experts" and max(self.weights) > 1:
             raise ValueError(f"weights are {self.weights}: those of a product of experts are from 0 to 1")
 

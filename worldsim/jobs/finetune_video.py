@@ -182,6 +182,8 @@ def _train(config: Config, made: video_base.Prepared, cached: FeatureCache | Non
         for episodes in (made.split.train, made.split.val)
     )
     rows = np.linspace(0, unseen.count - 1, min(config.held_out, unseen.count)).astype(np.int64)
+    if len(rows) < 2:
+        log.warning("there is one validation clip, so whether the model ignores its actions cannot be told")
     held_out = action_clips.take(unseen, rows, base, made.grid, made.given, None, device, config.batch)
 
     def clips(step: int) -> Any:

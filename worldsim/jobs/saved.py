@@ -90,7 +90,8 @@ def model_folder(run: Path) -> Path:
         if (folder / ADAPTER).is_file() or (folder / "adapter" / ADAPTER).is_file():
             return folder
     raise FileNotFoundError(
-        f"{run} holds no {ADAPTER}: name the folder of a finished `worldsim finetune` or `worldsim quickstart`"
+        f"{run} holds no {ADAPTER}, nor do adapter and model in it: name the folder of a finished `worldsim finetune` "
+        "or `worldsim quickstart`"
     )
 
 

@@ -61,6 +61,11 @@ def load(folder: Path) -> saved.Loaded:
             f"{base.fingerprint}: put back the one it was trained on, or fine-tune again on this one"
         )
     told = read_config(folder / ADAPTER)
+    if told["kind"] != config.adapter.kind:
+        raise ValueError(
+            f"{folder / ADAPTER} holds an adapter of kind {told['kind']}, and the run trained {config.adapter.kind}: "
+            "put back its own, or fine-tune again"
+        )
     module = registry.module("adapters.video", told["kind"])
     adapter = module.build(config.adapter.config, base, identity.spec.action, told["actions_per_frame"])
     adapter.load_own(folder / ADAPTER)

@@ -151,10 +151,10 @@ def _given(config: Config, base: FrozenDenoiser) -> int:
     most = min(base.spec.given, config.frames - 1)
     usual = 2 if base.spec.frame_stride == 1 else 1
     given = min(usual, most) if config.given is None else config.given
-    if not 0 <= given <= most:
-        raise ValueError(f"given is {given}; this model takes 0 to {most} of {config.frames} frames")
-    if given == 0:
+    if most == 0:
         raise ValueError("this model takes no first frames, so nothing can be continued: it cannot be a world model")
+    if not 1 <= given <= most:
+        raise ValueError(f"given is {given}; of {config.frames} frames this model takes 1 to {most}")
     return given
 
 
@@ -169,6 +169,10 @@ def _try(config: Config, base: FrozenDenoiser, adapter: Any, size: int, device: 
     moves = Moves(action, torch.ones(1, dtype=torch.bool, device=device))
     with torch.no_grad():
         one, two = (base.x0(noisy, sigma, condition) for _ in range(2))
+        if not bool(one.isfinite().all()):
+            raise ValueError(
+                "what the video model predicts is not finite: are its weights whole, and --backbone.dtype wide enough?"
+            )
         if not torch.allclose(one, two, atol=1e-3):
             raise ValueError(
                 f"the video model gives two answers to one question, {float((one - two).abs().max()):.3g} apart: is it "
@@ -178,6 +182,10 @@ def _try(config: Config, base: FrozenDenoiser, adapter: Any, size: int, device: 
         silent = Moves(moves.action + 1, ~moves.told)
         still = adapter.x0(base, noisy, sigma, condition, Moves(moves.action, silent.told))
         moved = adapter.x0(base, noisy, sigma, condition, silent)
+    if not bool(still.isfinite().all()):
+        raise ValueError(
+            f"what the adapter predicts before any training is not finite: are its settings? {config.adapter}"
+        )
     if not torch.allclose(still, moved, atol=1e-3):
         raise ValueError(
             "the model reacts to actions that it is not told: what it learns could not be told from what the base does"

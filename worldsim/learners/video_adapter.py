@@ -139,10 +139,12 @@ class VideoAdapterLearner:
         clips, rows = self.held_out, len(self.held_out.action)
         yes = torch.ones(rows, dtype=torch.bool)
         other = replace(clips, action=clips.action.roll(max(rows // 2, 1), 0))
-        ways = {"right": (clips, yes), "shuffled": (other, yes), "untold": (clips, ~yes)}
+        ways = {"right": (clips, yes), "untold": (clips, ~yes)}
+        if rows > 1:  # one clip has no other's actions
+            ways["shuffled"] = (other, yes)
         found = {name: self._error(*way) for name, way in ways.items()}
         right = found["right"]
-        ratios = {f"actions/{name}_over_right": found[name] / right for name in ("shuffled", "untold") if right > 0}
+        ratios = {f"actions/{name}_over_right": found[name] / right for name in ways if name != "right" and right > 0}
         return {"actions/held_out": right} | ratios | self.mask()
 
     def mask(self) -> dict[str, float]:

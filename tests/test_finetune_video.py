@@ -28,7 +28,8 @@ from worldsim.envs.imagined import Config
 from worldsim.jobs import finetune, finetune_video, serve_backbone
 from worldsim.jobs.finetune_choice import OWN, is_of_video
 from worldsim.jobs.imagining import goal_in, make_env
-from worldsim.models.diffusion import DiffusionModel
+from worldsim.learners.video_adapter import Config as LearnerConfig
+from worldsim.models.diffusion import DiffusionModel, Sampling
 from worldsim.protocols import ActionSpec
 
 SMALL = ["--adapter.size.hidden", "24", "--adapter.size.depth", "2", "--adapter.size.heads", "2"]
@@ -260,6 +261,44 @@ def test_an_adapter_of_another_kind_in_a_run_is_refused(run: Path, tmp_path: Pat
     config.write_text(config.read_text().replace('"kind": "avid"', '"kind": "scratch"'))
     with pytest.raises(ValueError, match="of kind scratch, and the run trained avid"):
         worldsim.load(copy)
+
+
+@pytest.mark.parametrize(("key", "value"), [("base", '"another"'), ("mask_bias", "1.5")])
+def test_an_adapter_that_is_not_that_of_the_run_is_refused(run: Path, tmp_path: Path, key: str, value: str) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = copy / "adapter" / "config.json"
+    config.write_text(re.sub(f'"{key}": [^,\\n]*', f'"{key}": {value}', config.read_text()))
+    with pytest.raises(ValueError, match="is not that of the run: the"):
+        worldsim.load(copy)
+
+
+def test_a_learning_rate_may_be_lowered_on_the_way(
+    run: Path, model: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert cli.main(arguments(model, data, copy, "--resume", "--learner.lr", "1e-4")) == 0
+    assert cli.main(arguments(model, data, copy, "--resume", "--learner.ema", ".5")) == 2
+
+
+def test_the_weight_of_a_product_is_chosen_at_every_look(model: Path, data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert cli.main(arguments(model, data, out, "--adapter", "product", "--adapter.weights", "0.3", "0.6")) == 0
+    events = EventAccumulator(str(out / "train" / "tensorboard"))
+    events.Reload()
+    assert {round(point.value, 3) for point in events.Scalars("weight")} <= {0.3, 0.6}
+    last = events.Scalars("actions/held_out")[-1].value
+    assert json.loads((out / "summary.json").read_text())["actions/held_out"] == pytest.approx(last, rel=1e-4)
+
+
+def test_settings_that_would_make_nothing_of_a_training_are_refused() -> None:
+    with pytest.raises(ValueError, match="temperature is inf, it must be 0 or more and finite"):
+        Sampling(temperature=float("inf"))
+    with pytest.raises(ValueError, match="untold is 1.0, so no action would ever be told"):
+        LearnerConfig(untold=1.0)
+    with pytest.raises(ValueError, match="lr is inf, it must be more than 0 and finite"):
+        LearnerConfig(lr=float("inf"))
 
 
 def test_several_processes_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from worldsim.learners.schedule import cosine, decay_groups
@@ -21,3 +22,9 @@ def test_only_matrices_decay_and_frozen_weights_are_left_out() -> None:
     matrices, vectors = decay_groups(module, 0.1)
     assert [p.shape for p in matrices["params"]] == [(3, 2)] and matrices["weight_decay"] == 0.1
     assert len(vectors["params"]) == 3 and vectors["weight_decay"] == 0.0
+
+
+def test_the_lengths_of_dora_do_not_decay() -> None:
+    module = nn.Module()
+    module.register_parameter("lora_magnitude_vector", nn.Parameter(torch.ones(1, 4, 1, 1)))
+    assert [len(group["params"]) for group in decay_groups(module, 0.1)] == [0, 1]

@@ -184,7 +184,7 @@ def test_the_mask_chooses_who_is_nearer(base: VideoDenoiser) -> None:
     assert bool(pull(before) < 0) and bool(pull(own.detach()) > 0), "of the logit, whose descent goes the other way"
 
 
-@pytest.mark.parametrize("change", [0.0, -1.0, float("inf")])
+@pytest.mark.parametrize("change", [0.0, -1.0, 1.5, float("inf")])
 def test_a_change_that_cannot_be_is_refused_by_name(change: float) -> None:
     with pytest.raises(ValueError, match=f"change is {change}"):
         avid.Config(change=change)

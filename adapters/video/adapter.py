@@ -107,7 +107,7 @@ class VideoAdapter(nn.Module):
         if told["base"] != base.fingerprint:
             raise ValueError(
                 f"{name} was trained with the video model {told['base']}, and this one is {base.fingerprint}: open the "
-                "same weights with the same prompt and guidance, or train an adapter for this one"
+                "same weights in the same precision with the same prompt and guidance, or train an adapter for this one"
             )
         try:
             config, gap = as_config(module.Config, told["config"]), int(told["actions_per_frame"])
@@ -241,8 +241,10 @@ def filtered(noisy: Tensor, sigma: Tensor, condition: Condition, change: float) 
 
 def check_change(change: float | None) -> None:
     """Raise ValueError for a change that no filter can have."""
-    if change is not None and not 0 < change < float("inf"):
-        raise ValueError(f"change is {change}, it must be more than 0 and finite, or None")
+    if change is not None and not 0 < change <= 1:
+        raise ValueError(
+            f"change is {change}, it must be more than 0 and at most 1 (that of independent frames), or None"
+        )
 
 
 def prior(sigma: Tensor, change: float) -> tuple[Tensor, Tensor]:

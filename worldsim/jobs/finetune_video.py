@@ -134,7 +134,8 @@ def run(config: Config) -> Path:
     Raises ValueError, DataError or OSError, before any work, for what does not fit.
     """
     written = paths.absolute(config)
-    fixed = tuple(name for name in vars(config) if name not in FREE)
+    fixed = tuple(name for name in vars(config) if name not in (*FREE, "learner"))
+    fixed += tuple(f"learner.{name}" for name in vars(config.learner) if name not in ("lr", "clip"))
     fixed += tuple(f"backbone.{name}" for name in vars(config.backbone) if name not in ("name", "device"))
     runs.check_run(config.out, written, config.resume, config.overwrite, fixed)
     made = video_base.prepare(config)
@@ -165,7 +166,12 @@ def same_base(config: Config, fingerprint: str) -> None:
     """Raise ValueError if a run that is gone on with was begun on another video model."""
     file = config.out / BASE
     if config.resume and file.is_file():
-        begun = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        try:
+            begun = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} is damaged ({error}): restore it from a copy, or start anew with --overwrite"
+            ) from error
         if begun != fingerprint:
             raise ValueError(
                 f"{config.out} was begun on the video model {begun}, and {config.backbone.name} is {fingerprint}: "
@@ -207,9 +213,10 @@ def _train(config: Config, made: video_base.Prepared, cached: FeatureCache | Non
     learner.looked = looked
     result = train.train(learner, folder / "train", config.train, config.resume, config.adapter.kind)
     learner.averaged().__enter__()  # for good: the average is what is kept
-    chosen = video_base.choose_weight(learner, made.adapter)
+    chosen = learner.choose_weight()
     found = learner.judge()
-    tell(found, said)
+    if config.train.steps > config.learner.warmup:
+        tell(found, said)
     learned = sum(part.numel() for part in learner.learned.values())
     return {"steps": result.steps, "seconds": result.seconds, "trainable": learned, **chosen, **found}
 

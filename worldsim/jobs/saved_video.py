@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldsim import registry
 from worldsim.adapters.video.adapter import CONFIG as ADAPTER_CONFIG
-from worldsim.adapters.video.adapter import read_config
+from worldsim.adapters.video.adapter import as_config, read_config
 from worldsim.checkpoint import load_module_tensors, write_tensors
 from worldsim.config import load as load_config
 from worldsim.data.space import full_disk_explained
@@ -67,6 +67,15 @@ def load(folder: Path) -> saved.Loaded:
             "put back its own, or fine-tune again"
         )
     module = registry.module("adapters.video", told["kind"])
+    for name, due, found in (
+        ("the video model", identity.encoder, told["base"]),
+        ("the settings", config.adapter.config, as_config(module.Config, told["config"])),
+    ):
+        if due != found:
+            raise ValueError(
+                f"the adapter in {folder / ADAPTER} is not that of the run: {name} {found}, the run has {due}; "
+                "put back its own, or fine-tune again"
+            )
     adapter = module.build(config.adapter.config, base, identity.spec.action, told["actions_per_frame"])
     adapter.load_own(folder / ADAPTER)
     heads = _heads(identity, tensors, folder)

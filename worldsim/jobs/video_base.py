@@ -22,7 +22,6 @@ from worldsim.diffusion.frames import fresh_latents, remembered
 from worldsim.jobs import devices
 from worldsim.jobs.preparing import training_split
 from worldsim.jobs.video_task import URL, Remote, check_plain
-from worldsim.learners.video_adapter import VideoAdapterLearner
 from worldsim.models.diffusion import DiffusionModel, Sampling
 from worldsim.protocols import FrozenDenoiser, ModelSpec, Moves, Obs
 
@@ -130,21 +129,6 @@ def prepare(config: Config) -> Prepared:
     _try_world(DiffusionModel(made, base, adapter, config.frames, Sampling(1)), device)
     most = max(given, remembered(spec, config.frames, count)) if single else given
     return Prepared(dataset, split, base, adapter, made, grid, given, most, single, device)
-
-
-def choose_weight(learner: VideoAdapterLearner, adapter: Any) -> dict[str, float]:
-    """For a kind that weighs the base against its own: the weight that takes noise away best on held-out clips."""
-    if not adapter.candidates:
-        return {}
-    found = {}
-    for candidate in adapter.candidates:
-        adapter.weigh(candidate)
-        found[candidate] = learner.held_out_error()
-    best = min(found, key=lambda weight: found[weight])
-    adapter.weigh(best)
-    told = ", ".join(f"{weight:g}: {error:.4g}" for weight, error in found.items())
-    log.info("held-out error by weight: %s; %g is taken", told, best)
-    return {"weight": best}
 
 
 def _given(config: Config, base: FrozenDenoiser) -> int:

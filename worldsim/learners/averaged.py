@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -50,12 +51,16 @@ def check_numbers(
     for name, value in given.items():
         if name in counts and not value >= 1:
             raise ValueError(f"{name} is {value}, it must be 1 or more")
-        if name in positive and not value > 0:
-            raise ValueError(f"{name} is {value}, it must be more than 0")
-        if name in not_negative and not value >= 0:
-            raise ValueError(f"{name} is {value}, it must be 0 or more")
+        if name in positive and not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}, it must be more than 0{_finite(value)}")
+        if name in not_negative and not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}, it must be 0 or more{_finite(value)}")
         if name in shares and not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, it must be from 0 to 1")
+
+
+def _finite(value: float) -> str:
+    return " and finite" if value == math.inf else ""
 
 
 class Averaged(Generic[N]):

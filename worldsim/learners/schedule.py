@@ -15,9 +15,10 @@ def cosine(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: matrices decay, vectors (biases, norms) do not. Frozen ones are left out."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Parameter groups for AdamW: matrices decay, vectors (biases, norms, DoRA's lengths, of which peft makes maps for
+    convolutions) do not. Frozen ones are left out."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, part in module.named_parameters():
+        if part.requires_grad:
+            groups[part.ndim <= 1 or "lora_magnitude_vector" in name].append(part)
+    return [{"params": part, "weight_decay": decay} for part, decay in zip(groups, (weight_decay, 0.0), strict=True)]

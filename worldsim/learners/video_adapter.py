@@ -6,6 +6,7 @@ at once, so that the model also knows what is likely without (classifier-free gu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -22,6 +23,8 @@ from worldsim.learners.averaged import check_numbers
 from worldsim.learners.schedule import cosine, decay_groups
 from worldsim.learners.working_copy import warm
 from worldsim.protocols import Condition, DenoiserAdapter, FrozenDenoiser, Moves
+
+log = logging.getLogger(__name__)
 
 COLLAPSED = 0.98  # share of a mask's entries near 0 or 1 (within 0.02) from which on it is one number everywhere
 LOOKED = 16  # held-out clips at a time
@@ -54,6 +57,9 @@ class Config:
         """Raises ValueError for a number that no run can have."""
         counts, positive = ("accumulate", "held_out_steps"), ("clip", *(() if self.lr is None else ("lr",)))
         check_numbers(self, counts, positive, ("warmup", "weight_decay", "seed"), ("untold", "ema"))
+        for name, none in (("untold", "no action would ever be told"), ("ema", "the average would never move")):
+            if getattr(self, name) == 1:
+                raise ValueError(f"{name} is 1, so {none}: it must be below 1")
 
 
 class VideoAdapterLearner:
@@ -124,7 +130,7 @@ class VideoAdapterLearner:
             found["grad_norm"] = float(cast(Tensor, norm))
         if (step + 1) % config.held_out_steps == 0 or step + 1 == self.steps:
             with self.averaged():
-                found |= self.judge()
+                found |= self.choose_weight() | self.judge()
                 if self.looked is not None:
                     self.looked(step + 1, found)
         return found
@@ -168,6 +174,22 @@ class VideoAdapterLearner:
         if self.held_out is None:
             raise ValueError("there are no held-out clips to judge the adapter on: give some")
         return self._error(self.held_out, torch.ones(len(self.held_out.action), dtype=torch.bool))
+
+    def choose_weight(self) -> dict[str, float]:
+        """Of a kind that weighs the base against its own: take and tell the weight that is best on held-out clips."""
+        if not self.adapter.candidates or self.held_out is None:
+            return {}
+        found = {}
+        for candidate in self.adapter.candidates:
+            self.adapter.weigh(candidate)
+            found[candidate] = self.held_out_error()
+        best = min(found, key=lambda weight: found[weight])
+        self.adapter.weigh(best)
+        told = ", ".join(f"{weight:g}: {error:.4g}" for weight, error in found.items())
+        log.info("held-out error by weight: %s; %g is taken", told, best)
+        if len(found) > 1 and best in (min(found), max(found)):
+            log.info("%g is at an end of --adapter.weights: beyond it there may be a better one", best)
+        return {"weight": best}
 
     def averaged(self) -> _Averaged:
         """While it lasts, the adapter has the average of its weights, and is in eval mode."""

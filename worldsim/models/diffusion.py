@@ -53,10 +53,9 @@ class Sampling:
             raise ValueError(f"steps is {self.steps} and rows {self.rows}: they must be 1 or more")
         if not 0 <= self.eta <= 1 or (self.eta and self.method != "euler"):
             raise ValueError(f"eta is {self.eta} with method {self.method}: it is from 0 to 1, and of euler alone")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature is {self.temperature}, it must be 0 or more")
-        if not self.guidance >= 0:
-            raise ValueError(f"guidance is {self.guidance}, it must be 0 or more")
+        for name in ("temperature", "guidance"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 0 or more and finite")
 
 
 class DistanceHead(Protocol):

@@ -295,8 +295,8 @@ def test_the_weight_of_a_product_is_chosen_at_every_look(model: Path, data: Path
 def test_settings_that_would_make_nothing_of_a_training_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature is inf, it must be 0 or more and finite"):
         Sampling(temperature=float("inf"))
-    with pytest.raises(ValueError, match="untold is 1.0, so no action would ever be told"):
-        LearnerConfig(untold=1.0)
+    with pytest.raises(ValueError, match="untold is 1, so no action would ever be told"):
+        LearnerConfig(untold=1)
     with pytest.raises(ValueError, match="lr is inf, it must be more than 0 and finite"):
         LearnerConfig(lr=float("inf"))
 

@@ -94,7 +94,7 @@ def main(config: Config) -> None:
     sizes = np.array([[memory(config, kind) for kind in KINDS] for _ in range(3)])
     logging.info("memory of a step, MiB: %s", (np.median(sizes, 0) / 2**20).round())
     shares = sizes[:, 0] / sizes[:, 1]
-    if config.backbone.name == video.Config.name:
+    if config == Config():
         runs.append_result("avid", "step_time_over_full", *interval(told), len(told), [0], COMMAND)
         runs.append_result("avid", "step_memory_over_full", *interval(shares), len(shares), [0], COMMAND)
     logging.info("memory, avid over full: %.3f [%.3f, %.3f]", *interval(shares))

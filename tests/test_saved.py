@@ -187,7 +187,10 @@ def test_a_predictor_whose_reduction_is_gone_is_refused(workshop: Workshop, tmp_
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no adapter\.safetensors, nor do adapter and model in it: name the folder of a finished"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"holds no adapter\.safetensors, nor do adapter and model in it: name the folder of a finished",
+    ):
         worldsim.load(tmp_path)
 
 

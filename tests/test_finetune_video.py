@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import re
@@ -25,11 +24,9 @@ from worldsim.data.episodes import Episode, Schema
 from worldsim.data.read import EpisodeDataset
 from worldsim.data.write import Writer
 from worldsim.envs.imagined import Config
-from worldsim.jobs import finetune, finetune_video, serve_backbone
-from worldsim.jobs.finetune_choice import OWN, is_of_video
+from worldsim.jobs import serve_backbone
 from worldsim.jobs.imagining import goal_in, make_env
-from worldsim.learners.video_adapter import Config as LearnerConfig
-from worldsim.models.diffusion import DiffusionModel, Sampling
+from worldsim.models.diffusion import DiffusionModel
 from worldsim.protocols import ActionSpec
 
 SMALL = ["--adapter.size.hidden", "24", "--adapter.size.depth", "2", "--adapter.size.heads", "2"]
@@ -211,13 +208,6 @@ def test_what_the_base_was_pretrained_on_is_not_judged(
     assert "was pretrained on every episode of" in capsys.readouterr().err
 
 
-def test_the_settings_of_video_runs_alone_are_known() -> None:
-    own = {field.name for field in dataclasses.fields(finetune_video.Config)}
-    theirs = {field.name for field in dataclasses.fields(finetune.Config)}
-    assert set(OWN) == own - theirs - {"device"}
-    assert is_of_video(["DATA", "--adapter", "full", "--gap=3"]) and not is_of_video(["DATA", "--adapter", "full"])
-
-
 def test_accumulated_parts_make_the_same_update(model: Path, data: Path, tmp_path: Path) -> None:
     exact = ("--learner.mixed-precision", "no", "--train.log-steps", "1")
     assert cli.main(arguments(model, data, tmp_path / "parts", "--learner.accumulate", "2", *exact)) == 0
@@ -292,15 +282,6 @@ def test_the_weight_of_a_product_is_chosen_at_every_look(model: Path, data: Path
     assert json.loads((out / "summary.json").read_text())["actions/held_out"] == pytest.approx(last, rel=1e-4)
 
 
-def test_settings_that_would_make_nothing_of_a_training_are_refused() -> None:
-    with pytest.raises(ValueError, match="temperature is inf, it must be 0 or more and finite"):
-        Sampling(temperature=float("inf"))
-    with pytest.raises(ValueError, match="untold is 1, so no action would ever be told"):
-        LearnerConfig(untold=1)
-    with pytest.raises(ValueError, match="lr is inf, it must be more than 0 and finite"):
-        LearnerConfig(lr=float("inf"))
-
-
 def test_several_processes_are_refused(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,12 +296,3 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_the_last_good_checkpoint(
     assert cli.main(arguments(model, data, tmp_path / "run", "--learner.lr", "1e30", "--learner.warmup", "0")) == 2
     said = capsys.readouterr().err
     assert "the clips of this batch are episode" in said and "the last good checkpoint is that of step" in said
-
-
-def test_a_model_that_ignores_its_actions_and_a_mask_that_is_one_number_are_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        finetune_video.tell({"actions/shuffled_over_right": 1.0, "mask/zero": 0.0, "mask/one": 0.995}, set())
-    assert "the model ignores its actions" in caplog.text
-    assert "the mask has collapsed to 1 (99.5 % of it): actions have no part in the model" in caplog.text
